@@ -1,0 +1,595 @@
+"""Measure .tflite models on the machine that runs this file, spoken to in JSON lines.
+
+    edgekd_runner.py serve DIR [LOCK_WAIT_S]   hold DIR's lock, then answer requests from standard input until it closes
+    edgekd_runner.py probe                     print one JSON line: Python, CPUs, clock, installed runtimes
+    edgekd_runner.py clean DIR KEEP_BYTES      drop the oldest models until the rest fits; 0 removes DIR
+
+It runs on old boards: Python 3.9, the standard library, and the runtime found there (which brings numpy along).
+It imports nothing of the host's packages and decides nothing about what a row is worth.
+The wire is described in `protocol.py` on the host's side; `Batch` below is how a row comes to be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import queue
+import random
+import resource
+import shutil
+import signal
+import stat
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import Any, NoReturn
+
+PROTOCOL_VERSION = 1
+MAX_LINE_BYTES = 1 << 20
+# In order of preference: the first one found measures.
+RUNTIMES = (
+    ("ai_edge_litert", "ai_edge_litert.interpreter", ("ai-edge-litert", "ai-edge-litert-nightly")),
+    ("tflite_runtime", "tflite_runtime.interpreter", ("tflite-runtime",)),
+    ("tensorflow", "tensorflow.lite", ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64")),
+)
+BLOCK_BYTES = 64 << 20  # models alive together in one block: a board of 1 GB must hold them, packed once more
+BLOCK_NS = 4_000_000_000  # a block closes once it takes longer: the sentinel must see slow drift too
+SENTINEL_SAMPLES = 15  # its median of 15 repeats within a few tenths of a per cent
+SENTINEL_NS = 50_000_000  # a slow sentinel takes fewer samples, at least 3
+CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
+TINY_FLOAT = 1.1754944e-38  # the smallest normal float32
+# A median loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run.
+LOOP_MARGIN = 1.1
+ALLOWED_CPUS = sorted(os.sched_getaffinity(0))  # before any plan pins us, to go back to
+
+Invoke = Callable[[], None]
+
+
+class Wire:
+    """Lines in and out. A thread reads the input, and the end of input ends this process whatever it is doing."""
+
+    def __init__(self) -> None:
+        self._out = os.dup(1)
+        # A reader of our own: an interpreter that ends would wait for the lock of sys.stdin, which our thread holds.
+        self._in = os.fdopen(os.dup(0), "rb")
+        os.dup2(2, 1)  # whatever a library prints goes to stderr and not between our lines
+        self._requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def next_request(self) -> dict[str, Any]:
+        """Wait for a line of the host."""
+        return self._requests.get()
+
+    def send(self, **fields: object) -> None:
+        """Write one line at once."""
+        data = memoryview(json.dumps(fields, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+        try:
+            while data:
+                data = data[os.write(self._out, data) :]
+        except OSError:
+            os._exit(0)  # the host is gone, and so is the reason to go on
+
+    def _read(self) -> None:
+        try:
+            for line in iter(lambda: self._in.readline(MAX_LINE_BYTES), b""):
+                self._requests.put(dict(json.loads(line)))
+        except (ValueError, TypeError, OSError):
+            os._exit(2)  # a request that is no JSON: host and runner are no pair
+        os._exit(0)
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+def serve(folder: str, lock_wait_s: float) -> NoReturn:
+    """Hold the folder's lock and answer requests until the input ends."""
+    wire = Wire()
+    try:
+        lock = take_lock(folder, lock_wait_s)
+    except OSError as error:
+        refuse(wire, "fatal", f"cannot use work folder {folder}: {error.strerror or error}")
+    if lock is None:
+        refuse(wire, "busy", lock_owner(folder))
+    runtime = load_runtime()
+    if runtime is None:
+        names = ", ".join(name for name, _, _ in RUNTIMES)
+        refuse(wire, "fatal", f"no runtime found in {sys.executable}; install one of {names}")
+    name, version, make = runtime
+    facts = {"runtime": name, "version": version, "python": platform.python_version(), "clock": single_thread_clock()}
+    wire.send(type="hello", protocol=PROTOCOL_VERSION, cpus=ALLOWED_CPUS, pid=os.getpid(), **facts)
+    gc.disable()  # a collection inside a sample would be measured; between blocks it is asked for
+    while True:
+        answer(wire, folder, make, wire.next_request())
+
+
+def answer(wire: Wire, folder: str, make: Callable[..., Any], request: dict[str, Any]) -> None:
+    """Answer one request: which files are there, or a plan to measure."""
+    if request.get("type") == "files":
+        for sha256, size in stored_models(folder):
+            wire.send(type="file", sha256=sha256, size_bytes=size)
+    elif request.get("type") == "plan" and request.get("protocol") == PROTOCOL_VERSION:
+        jobs = [wire.next_request() for _ in range(request["jobs"])]
+        Batch(wire, folder, make, request["settings"]).run(request["sentinel"], jobs)
+    else:
+        refuse(wire, "fatal", f"a request that protocol {PROTOCOL_VERSION} does not know")
+    wire.send(type="end")
+
+
+def refuse(wire: Wire, kind: str, reason: str) -> NoReturn:
+    """Say why this runner cannot serve, and end it."""
+    wire.send(type=kind, reason=reason)
+    os._exit(1)
+
+
+def load_runtime() -> tuple[str, str, Callable[..., Any]] | None:
+    """Import the first runtime found: its name, its version and what makes an interpreter."""
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")  # numpy only fills inputs here; its idle threads would disturb
+    for name, module, packages in RUNTIMES:
+        if importlib.util.find_spec(name) is not None:
+            return name, package_version(packages), importlib.import_module(module).Interpreter
+    return None
+
+
+def package_version(packages: tuple[str, ...]) -> str:
+    """Return the version of the first package that is installed."""
+    for package in packages:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def single_thread_clock() -> str:
+    """Name the clock for one thread: its own CPU time where that is fine enough, else the wall."""
+    try:
+        fine = time.get_clock_info("thread_time").resolution <= 1e-6
+    except ValueError:
+        fine = False
+    return "thread_cpu" if fine else "wall"
+
+
+# --- one batch --------------------------------------------------------------------------------------------------------
+
+
+class Candidate:
+    """A job with its live interpreter, warm, and what was seen while it was loaded."""
+
+    def __init__(self, job_id: str, invoke: Invoke, size_bytes: int) -> None:
+        self.job_id = job_id
+        self.invoke = invoke
+        self.size_bytes = size_bytes
+        self.run_ns = 1  # the fastest estimate of one run, which sets `loops`
+        self.loops = 1
+        self.facts: dict[str, Any] = {}
+
+
+class Trial:
+    """The samples of one block in one attempt, with the sentinel before and after."""
+
+    def __init__(self, before_ns: float) -> None:
+        self.before_ns = before_ns
+        self.after_ns = before_ns
+        self.samples: dict[str, list[tuple[int, int]]] = {}
+        self.started_at: dict[str, str] = {}
+        self.switches: dict[str, int] = {}
+        self.spent_s: dict[str, float] = {}
+
+    @property
+    def drift(self) -> float:
+        """Return how far the sentinel moved, relative to its first reading."""
+        return abs(self.after_ns / self.before_ns - 1) if self.before_ns else 0.0
+
+
+class Batch:
+    """Load jobs block by block; visit each block's jobs in rounds of shuffled order between two sentinel readings."""
+
+    def __init__(self, wire: Wire, folder: str, make: Callable[..., Any], settings: dict[str, Any]) -> None:
+        self.wire = wire
+        self.folder = folder
+        self.make = make
+        self.settings = settings
+        # Only one thread's work can be read on that thread's own clock.
+        self.clock = single_thread_clock() if settings["threads"] == 1 else "wall"
+        self.order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
+        self.sentinel: Candidate | None = None
+        self.pin()
+
+    def pin(self) -> None:
+        """Keep to the CPUs of the plan's mask, or go back to all that are allowed."""
+        mask = self.settings["cpu_mask"]
+        wanted = ALLOWED_CPUS if mask is None else [cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1]
+        try:
+            os.sched_setaffinity(0, wanted)
+        except OSError as error:
+            reason = f"cannot pin to CPUs {wanted}: {error.strerror}; allowed are {ALLOWED_CPUS}"
+            refuse(self.wire, "fatal", reason)
+
+    def run(self, sentinel: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
+        """Answer every job with one row, block by block."""
+        self.choose_sentinel([sentinel, *jobs])
+        block: list[Candidate] = []
+        for job in jobs:
+            candidate = self.load_or_fail(job)
+            if candidate is not None:
+                block.append(candidate)
+            if self.is_full(block):
+                self.measure_block(block)
+                block = []
+        self.measure_block(block)
+
+    def choose_sentinel(self, jobs: list[dict[str, Any]]) -> None:
+        """Take the first model that loads; with none there is nothing to measure either."""
+        for job in jobs:
+            try:
+                self.sentinel = self.load(job, "sentinel")
+            except Exception:  # noqa: BLE001, S112 — a model can fail in any way; its own row will say how
+                continue
+            return
+
+    def load_or_fail(self, job: dict[str, Any]) -> Candidate | None:
+        """Load a job, or answer it with the reason why it cannot be."""
+        try:
+            return self.load(job, "load")
+        except Exception as error:  # noqa: BLE001 — whatever one model raises, the batch goes on
+            self.wire.send(type="failed", job=job["job"], error=f"{type(error).__name__}: {error}")
+            return None
+
+    def load(self, job: dict[str, Any], phase: str) -> Candidate:
+        """Make an interpreter, fill its inputs and warm it up. Raises whatever the runtime raises."""
+        content = read_model(self.folder, job["sha256"])
+        with self.limited(job["job"], phase, {}):
+            began = time.perf_counter_ns()
+            interpreter = self.make(model_content=content, num_threads=self.settings["threads"])
+            interpreter.allocate_tensors()
+            init_ns = time.perf_counter_ns() - began
+            fill_inputs(interpreter, self.settings["seed"])
+            candidate = Candidate(job["job"], interpreter.invoke, len(content))
+            candidate.facts = dict(self.warm_up(candidate), init_ns=init_ns, denormal=has_denormals(interpreter))
+        candidate.facts["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        expected_s = self.expected_ns(candidate) / 1e9
+        if expected_s > self.settings["time_limit_s"]:
+            limit_s = self.settings["time_limit_s"]
+            raise TimeoutError(f"would take about {expected_s:.1f} s, the time limit is {limit_s:g} s")
+        return candidate
+
+    def warm_up(self, candidate: Candidate) -> dict[str, int]:
+        """Run by count and by time; the fastest chunk tells how long one run takes."""
+        goal_ns = self.settings["warmup_min_ms"] * 1e6
+        runs = total_ns = 0
+        chunk, run_ns = 1, math.inf
+        while runs < self.settings["warmup_runs"] or total_ns < goal_ns:
+            _, wall_ns = sample(candidate.invoke, chunk)
+            runs, total_ns = runs + chunk, total_ns + wall_ns
+            run_ns = max(1.0, min(run_ns, wall_ns / chunk))
+            chunk = max(1, min(2 * chunk, math.ceil((goal_ns - total_ns) / run_ns)))
+        candidate.run_ns = int(run_ns)
+        candidate.loops = max(1, math.ceil(LOOP_MARGIN * self.settings["min_sample_us"] * 1e3 / run_ns))
+        return {"warmup_ns": total_ns, "warmup_runs": runs}
+
+    def expected_ns(self, candidate: Candidate) -> int:
+        """Estimate how long all samples of a job will take."""
+        samples = self.settings["rounds"] * self.settings["samples_per_round"]
+        return int(samples * candidate.loops * candidate.run_ns)
+
+    def is_full(self, block: list[Candidate]) -> bool:
+        """Tell whether a block has enough jobs, bytes or work."""
+        return (
+            len(block) >= self.settings["block_size"]
+            or sum(candidate.size_bytes for candidate in block) >= BLOCK_BYTES
+            or sum(map(self.expected_ns, block)) >= BLOCK_NS
+        )
+
+    def measure_block(self, block: list[Candidate]) -> None:
+        """Measure a block until the sentinel holds still, at most as often as allowed, and send its rows."""
+        if not block:
+            return
+        trials = []
+        for _ in range(1 + self.settings["block_retries"]):
+            trials.append(self.attempt(block))
+            if trials[-1].drift <= self.settings["sentinel_tolerance"]:
+                break
+        best = min(trials, key=lambda trial: trial.drift)  # one attempt is kept whole, never two averaged
+        temperatures_c = read_temperatures_c()
+        for candidate in block:
+            self.wire.send(**self.row(candidate, best), temperatures_c=temperatures_c)
+        gc.collect()
+
+    def attempt(self, block: list[Candidate]) -> Trial:
+        """Visit every job of a block in each round, between two readings of the sentinel."""
+        trial = Trial(self.read_sentinel())
+        for _ in range(self.settings["rounds"]):
+            visits = list(block)
+            self.order.shuffle(visits)
+            for candidate in visits:
+                self.visit(candidate, trial)
+        trial.after_ns = self.read_sentinel()
+        return trial
+
+    def visit(self, candidate: Candidate, trial: Trial) -> None:
+        """Take the samples of one job in one round."""
+        invoke, loops = candidate.invoke, candidate.loops
+        with self.limited(candidate.job_id, "measure", trial.spent_s):
+            trial.started_at.setdefault(candidate.job_id, utc_now())
+            sample(invoke, max(1, loops // 4))  # the job before this one left the caches to itself
+            switches = involuntary_switches()
+            taken = [sample(invoke, loops) for _ in range(self.settings["samples_per_round"])]
+            switches = involuntary_switches() - switches
+        trial.samples.setdefault(candidate.job_id, []).extend(taken)
+        trial.switches[candidate.job_id] = trial.switches.get(candidate.job_id, 0) + switches
+
+    def read_sentinel(self) -> float:
+        """Return the sentinel's median in ns, 0 without one."""
+        if self.sentinel is None:
+            return 0.0
+        invoke, loops = self.sentinel.invoke, self.sentinel.loops
+        count = max(3, min(SENTINEL_SAMPLES, SENTINEL_NS // (loops * self.sentinel.run_ns)))
+        with self.limited(self.sentinel.job_id, "sentinel", {}):
+            sample(invoke, max(1, loops // 4))
+            taken = [sample(invoke, loops) for _ in range(count)]
+        return statistics.median(self.on_clock(cpu, wall) for cpu, wall in taken) / loops
+
+    @contextmanager
+    def limited(self, job_id: str, phase: str, spent_s: dict[str, float]) -> Iterator[None]:
+        """Announce a risky step and let the kernel end this process when the job's time is up.
+
+        SIGALRM keeps its default action, so that the limit holds inside native code that never returns to Python.
+        """
+        self.wire.send(type="start", job=job_id, phase=phase)
+        began = time.monotonic()
+        before_s = spent_s.get(job_id, 0.0)
+        signal.setitimer(signal.ITIMER_REAL, max(0.001, self.settings["time_limit_s"] - before_s))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            spent_s[job_id] = before_s + time.monotonic() - began
+
+    def on_clock(self, cpu_ns: int, wall_ns: int) -> int:
+        """Choose the reading of the clock that this batch is measured on."""
+        return cpu_ns if self.clock == "thread_cpu" else wall_ns
+
+    def row(self, candidate: Candidate, trial: Trial) -> dict[str, Any]:
+        """Put together what is answered for a job."""
+        taken, loops = trial.samples[candidate.job_id], candidate.loops
+        return {
+            "type": "row",
+            "job": candidate.job_id,
+            "samples_ns": [max(1, round(self.on_clock(cpu, wall) / loops)) for cpu, wall in taken],
+            "wall_samples_ns": [max(1, round(wall / loops)) for _, wall in taken],
+            "clock": self.clock,
+            "loops": loops,
+            "started_at": trial.started_at[candidate.job_id],
+            "sentinel_ns": round((trial.before_ns + trial.after_ns) / 2),
+            "contended": self.is_contended(taken, trial.switches[candidate.job_id]),
+            "drifted": trial.drift > self.settings["sentinel_tolerance"],
+            **candidate.facts,
+        }
+
+    def is_contended(self, taken: list[tuple[int, int]], switches: int) -> bool:
+        """Tell whether others took the CPU while a job was measured."""
+        if self.clock == "thread_cpu":
+            return statistics.median(wall / max(1, cpu) for cpu, wall in taken) > CONTENDED
+        return switches > len(taken)  # the wall alone cannot tell: count how often others pushed us off a CPU
+
+
+def sample(invoke: Invoke, loops: int) -> tuple[int, int]:
+    """Time `loops` runs back to back; returns thread CPU ns and wall ns of them together."""
+    wall = time.perf_counter_ns()
+    cpu = time.thread_time_ns()
+    for _ in repeat(None, loops):
+        invoke()
+    return time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+
+
+def read_model(folder: str, sha256: str) -> bytes:
+    """Read a model and check that it is the one it is named after."""
+    content = (Path(folder) / "models" / f"{sha256}.tflite").read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError("the model file does not have the hash it is named after")
+    return content
+
+
+def fill_inputs(interpreter: Any, seed: int) -> None:
+    """Fill every input once with values of a real range: zeros would let kernels take short cuts."""
+    import numpy as np  # comes with the runtime; probe and clean must work without either
+
+    values = np.random.default_rng(seed)
+    filling: Any
+    for tensor in interpreter.get_input_details():
+        shape, dtype = tuple(tensor["shape"]), np.dtype(tensor["dtype"])
+        if dtype.kind == "f":
+            filling = values.uniform(-1.0, 1.0, shape)
+        elif dtype.itemsize == 1 and dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            filling = values.integers(limits.min, limits.max, shape, endpoint=True)
+        elif dtype.kind in "iub":
+            filling = values.integers(0, 1, shape, endpoint=True)  # wide integers are mostly indices: keep them valid
+        else:
+            raise TypeError(f"cannot fill an input of type {dtype}")
+        interpreter.set_tensor(tensor["index"], filling.astype(dtype))
+
+
+def has_denormals(interpreter: Any) -> bool:
+    """Tell whether an output holds denormal numbers."""
+    for tensor in interpreter.get_output_details():
+        values = interpreter.get_tensor(tensor["index"])
+        if values.dtype.kind == "f" and ((values != 0) & (abs(values) < TINY_FLOAT)).any():
+            return True
+    return False
+
+
+def involuntary_switches() -> int:
+    """Count how often the kernel has taken the CPU from this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def read_temperatures_c() -> list[float]:
+    """Read every thermal zone that answers."""
+    found = []
+    for path in sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp")):
+        try:
+            value = int(path.read_text()) / 1000
+        except (OSError, ValueError):
+            continue  # many zones are denied or asleep
+        if -100 < value < 200:
+            found.append(value)
+    return found[:256]
+
+
+def utc_now() -> str:
+    """Write the time as RFC 3339 does, in UTC with milliseconds."""
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1_000_000:03d}Z"
+
+
+# --- the work folder --------------------------------------------------------------------------------------------------
+
+
+def make_private(folder: Path) -> None:
+    """Make the work folder, or refuse one that others can write to, because they could swap our files."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError("others can write to it")
+    (folder / "models").mkdir(mode=0o700, exist_ok=True)
+
+
+def take_lock(folder: str, wait_s: float) -> int | None:
+    """Lock the folder for the life of this process; returns None when another live process holds it.
+
+    The lock is the kernel's, on the open file: it dies with its owner, so a stale one cannot be. What is written in
+    the file only tells a person who owns it.
+    """
+    path = Path(folder) / "lock"
+    deadline = time.monotonic() + wait_s
+    while True:
+        make_private(Path(folder))  # in each turn: a cleaner may have removed it while we waited
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not flock_within(fd, deadline - time.monotonic()):
+            os.close(fd)
+            return None
+        if is_file_at(fd, path):
+            os.ftruncate(fd, 0)
+            os.write(fd, json.dumps({"pid": os.getpid(), "since": time.time()}).encode())
+            return fd
+        os.close(fd)  # a cleaner removed the file while we waited for it: lock the one that is there now
+
+
+def flock_within(fd: int, wait_s: float) -> bool:
+    """Lock an open file, waiting at most so long; False when it stays locked."""
+
+    def give_up(*_: object) -> None:
+        raise BlockingIOError
+
+    signal.signal(signal.SIGALRM, give_up)
+    try:
+        if wait_s > 0:
+            signal.setitimer(signal.ITIMER_REAL, wait_s)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except BlockingIOError:
+        return False
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default that `limited` relies on
+    return True
+
+
+def is_file_at(fd: int, path: Path) -> bool:
+    """Tell whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def lock_owner(folder: str) -> str:
+    """Say for a person who holds the lock."""
+    try:
+        owner = json.loads((Path(folder) / "lock").read_text())
+        return f"process {owner['pid']} has been measuring for {time.time() - owner['since']:.0f} s"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process is measuring"
+
+
+def stored_models(folder: str) -> Iterator[tuple[str, int]]:
+    """Hash every stored model; yield hash and size of the right ones and drop the others."""
+    for path in (Path(folder) / "models").glob("*.tflite"):
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        if path.stem == digest.hexdigest():
+            yield path.stem, path.stat().st_size
+        else:
+            path.unlink()  # half written or changed: it will be pushed again
+
+
+def clean(folder: str, keep_bytes: int) -> int:
+    """Drop what a session left, unless another session holds the lock."""
+    lock = take_lock(folder, 0.0) if Path(folder).is_dir() else None
+    if lock is None:
+        return 0  # gone already, not ours, or another session uses it now
+    if keep_bytes == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        return 0
+    drop_oldest(Path(folder) / "models", keep_bytes)
+    for path in Path(folder).glob("edgekd_runner-*.py"):
+        if path.name != Path(__file__).name:
+            path.unlink()
+    return 0
+
+
+def drop_oldest(folder: Path, keep_bytes: int) -> None:
+    """Remove files, oldest first, until the rest has at most so many bytes."""
+    kept = 0
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+        kept += path.stat().st_size
+        if kept > keep_bytes:
+            path.unlink()
+
+
+def probe() -> int:
+    """Print what this machine has, importing none of it."""
+    found = {name: package_version(packages) for name, _, packages in RUNTIMES if importlib.util.find_spec(name)}
+    facts = {
+        "python": platform.python_version(),
+        "cpus": ALLOWED_CPUS,
+        "clock": single_thread_clock(),
+        "runtimes": found,
+    }
+    os.write(1, json.dumps(facts).encode() + b"\n")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run one mode and return the exit code."""
+    mode, rest = (arguments[0] if arguments else ""), arguments[1:]
+    if mode == "serve" and len(rest) in (1, 2):
+        serve(rest[0], float(rest[1]) if len(rest) == 2 else 0.0)
+    if mode == "clean" and len(rest) == 2:
+        return clean(rest[0], int(rest[1]))
+    if mode == "probe" and not rest:
+        return probe()
+    os.write(2, (__doc__ or "").encode())
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""Holds a device and measures .tflite files on it: models in, Measurements out, in the order they come.
+
+Knows neither operators nor tables. The wires are device_agents' (session.py), the statistics latency_tables'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from device_agents.inventory import Device, find_device, open_transport
+from device_agents.protocol import Job, JobResult, MeasureSettings
+from device_agents.readiness import read_conditions, warnings_of
+from device_agents.session import Session
+from edgekd.errors import EdgekdError
+from latency_tables.schema import Measurement, TableKey
+
+_THREADS = 1  # one thread can be timed by its own CPU clock, which ignores what else the machine does
+_DELEGATE = "xnnpack"  # what LiteRT applies by default on a CPU
+
+
+class MeasuringFailed(EdgekdError):
+    """The device could not run a model; the message is the device's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A .tflite file to measure, under a name that is unique in its batch."""
+
+    name: str
+    content: bytes
+    kind: str = "operator"  # or "network"
+
+
+class Bench:
+    """A device held for measuring; use it as a context manager."""
+
+    def __init__(self, device_name: str, on_warning: Callable[[str], None] = lambda text: None) -> None:
+        self.device: Device = find_device(device_name)
+        self._on_warning = on_warning
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Open the device; raises device_agents.errors.DeviceError where it cannot be."""
+        with ExitStack() as stack:
+            transport = open_transport(self.device)
+            stack.callback(transport.close)
+            for warning in warnings_of(read_conditions(self.device, transport)):
+                self._on_warning(f"{self.device.name}: {warning}")
+            self._session = stack.enter_context(Session(self.device, transport))
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-models-")))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the device as it was found."""
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def key(self) -> TableKey:
+        """Say under which conditions this bench measures."""
+        hello = self._session.hello
+        return TableKey(
+            device=self.device.name,
+            build_fingerprint=self.device.build_fingerprint,
+            runtime=hello.runtime,
+            runtime_version=hello.version,
+            delegate=_DELEGATE,
+            threads=_THREADS,
+            cpu_mask="any",
+            clock=hello.clock,
+        )
+
+    def measure(self, models: Iterable[Model], settings: MeasureSettings | None = None) -> Iterator[Measurement]:
+        """Measure every model; rows come block by block, not in the order given.
+
+        Raises:
+            MeasuringFailed: a model cannot be run there; the rows before it have been given.
+
+        """
+        jobs, files = [], {}
+        for model in models:
+            digest = hashlib.sha256(model.content).hexdigest()
+            files[digest] = self._folder / digest
+            if not files[digest].exists():
+                files[digest].write_bytes(model.content)
+            jobs.append(Job(model.name, digest, model.kind))
+        for result in self._session.measure(jobs, files, settings or MeasureSettings(threads=_THREADS)):
+            yield _measurement(self.device.name, result)
+
+
+def _measurement(device: str, result: JobResult) -> Measurement:
+    if not result.ok:
+        raise MeasuringFailed(f"device {device} could not measure {result.job_id}: {result.error}")
+    return Measurement(
+        subject=result.job_id,
+        samples_ns=result.samples_ns,
+        wall_samples_ns=result.wall_samples_ns,
+        inferences_per_sample=result.loops,
+        warmup_ns=result.warmup_ns,
+        init_ns=result.init_ns,
+        started_at=result.started_at,
+        temperatures_c=result.temperatures_c,
+        peak_rss_bytes=result.peak_rss_bytes,
+        flags=tuple(name for name in ("contended", "drifted") if getattr(result, name)),
+    )

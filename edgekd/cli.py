@@ -1,0 +1,345 @@
+"""The command line: the parser, one short function a command, and the only place that ends the process.
+
+stdout is the result, stderr everything else. Heavy imports are inside the commands, so that --help starts at once.
+Exit codes: 0 fine, 1 the job could not be done, 2 usage, config or input files, 3 device, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekd import __version__
+from edgekd.errors import EdgekdError, UsageError
+
+Command = Callable[[argparse.Namespace], None]
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code."""
+    raise SystemExit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code; errors become one line on stderr."""
+    # OpenMP threads that spin while they wait starve each other on a busy machine; a short spin costs nothing
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("edgekd: interrupted; the same command goes on from here", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - so that the exit's flush does not fail
+        return 0
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        print(f"edgekd: {error}", file=sys.stderr)
+        return code
+    return 0
+
+
+def exit_code(error: Exception) -> int | None:
+    """Give the exit code of one of our errors, or None for a defect."""
+    from device_agents.errors import DeviceError
+    from latency_tables.errors import FileNotWritable, TableError
+
+    if isinstance(error, EdgekdError):
+        return error.exit_code
+    if isinstance(error, DeviceError):
+        return 3
+    if isinstance(error, TableError):
+        return 1 if isinstance(error, FileNotWritable) else 2
+    return None
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser; every command has its function and --format."""
+    root = argparse.ArgumentParser(prog="edgekd", description="Find, distil and ship the student that fits a device.")
+    root.add_argument("--version", action="version", version=f"edgekd {__version__}")
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
+
+    run_ = _add(commands, "run", _run, "the whole job from a config file: profile, search, distil, export, report")
+    run_.add_argument("config", type=Path, help="TOML file of settings")
+    run_.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config file)")
+    run_.add_argument("--table", default="", help="latency table to use and complete (default: one in the run folder)")
+
+    profile = _add(commands, "profile", _profile, "measure a device's latency table for a space")
+    _add_device_and_space(profile)
+    profile.add_argument(
+        "--table", type=Path, help="table file to begin or complete (default: tables/DEVICE-SPACE.jsonl)"
+    )
+
+    search = _add(commands, "search", _search, "search the best student under a latency target")
+    _add_device_and_space(search)
+    _add_search_options(search)
+
+    for name in ("distil", "distill"):
+        distil = _add(commands, name, _distil, "train the winner of a search with its teacher")
+        distil.add_argument("run", type=Path, help="run folder of a search")
+    export = _add(commands, "export", _export, "write, judge and measure the student's .tflite and .onnx files")
+    export.add_argument("run", type=Path, help="run folder of a distilled student")
+    bench = _add(commands, "bench", _bench, "measure .tflite files on a device")
+    bench.add_argument("models", type=Path, nargs="+", metavar="FILE.tflite")
+    bench.add_argument("--device", default="host")
+    _add(commands, "devices", _devices, "list the known devices and their state")
+    report = _add(commands, "report", _report, "write a run's report.html and print its final table")
+    report.add_argument("run", type=Path, help="run folder with a manifest.json")
+    _add_data(commands)
+    return root
+
+
+def _add(commands: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    added.add_argument("--format", choices=("text", "json"), default="text", help="how the result is printed on stdout")
+    added.set_defaults(command=command)
+    return added
+
+
+def _add_device_and_space(target: argparse.ArgumentParser) -> None:
+    target.add_argument("--device", default="host", help="known device to measure on (default: host, this machine)")
+    target.add_argument("--space", default="mnasnet-28-narrow", help="search space")
+
+
+def _add_search_options(target: argparse.ArgumentParser) -> None:
+    target.add_argument("--target-ms", default="auto", help="latency target in ms, or auto: half of the reference's")
+    target.add_argument("--target-dtype", default="int8", help="dtype that will ship: int8 or float32")
+    target.add_argument("--teacher", default="embedded", help="embedded, or a .safetensors file")
+    target.add_argument("--data", default="embedded", help="embedded, or an .npz file")
+    target.add_argument("--table", help="latency table (default: tables/DEVICE-SPACE.jsonl, as profile writes it)")
+    target.add_argument("--engine", default="akd", help="akd or random")
+    target.add_argument("--reward", default="soft", help="soft, hard or absolute")
+    target.add_argument("--budget", type=int, default=120, help="distinct architectures to evaluate")
+    target.add_argument("--method", default="kd", help="distillation method of the final training: kd, dist or none")
+    target.add_argument("--epochs", type=int, default=10, help="epochs of the final training")
+    target.add_argument("--seed", type=int, default=0)
+    target.add_argument("--workers", type=int, default=2, help="processes that rate candidates")
+    target.add_argument(
+        "--out", type=Path, help="run folder (default: the one of these settings under runs/, or a new one)"
+    )
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="work with data sets")
+    actions = data.add_subparsers(metavar="ACTION", required=True)
+    export = _add(actions, "export", _data_export, "write a split as an artifact's input expects it, with labels")
+    export.add_argument("source", help="embedded, or an .npz file of three splits")
+    export.add_argument("--split", default="test", help="train, validation or test")
+    export.add_argument("file", type=Path, metavar="FILE.npz")
+
+
+def _run(options: argparse.Namespace) -> None:
+    import dataclasses
+
+    from edgekd.config import load_config
+    from edgekd.files import locked
+    from edgekd.pipeline import run_all
+    from edgekd.runs import open_run
+
+    settings = load_config(options.config)
+    if options.table:
+        settings = dataclasses.replace(settings, table=options.table)
+    run = open_run(options.out or Path("runs") / options.config.stem, settings)
+    with locked(run.folder), _progress() as progress:
+        run_all(run, progress)
+    _print_outcome(run.folder, options.format)
+
+
+def _profile(options: argparse.Namespace) -> None:
+    from edgekd.files import make_folder
+    from edgekd.profile import ProfileRequest, profile
+    from edgekd.spaces.mnasnet import space_named
+
+    path = options.table or _default_table(options)
+    request = ProfileRequest(options.device, space_named(options.space), path)
+    make_folder(path.parent)
+    with _progress() as progress:
+        progress.stage("profile")
+        table = profile(request, progress.step, progress.note)
+    errors = {dtype: fit.heldout_mean_error for dtype, fit in table.calibrations.items()}
+    result = {
+        "table": str(path),
+        "rows": len(table.rows),
+        "networks": len(table.networks),
+        "heldout_mean_error": errors,
+    }
+    text = [f"{path}: {len(table.rows)} operators, {len(table.networks)} whole networks"]
+    text += [
+        f"  {dtype}: networks left out are predicted within {100 * e:.1f} % on average" for dtype, e in errors.items()
+    ]
+    _print(result, text, options.format)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from edgekd.files import locked
+    from edgekd.pipeline import search_run
+    from edgekd.runs import find_or_open_run
+
+    run = find_or_open_run(options.out, _search_settings(options))
+    with locked(run.folder), _progress() as progress:
+        progress.stage("search")
+        search_run(run, progress)
+    chosen = run.read_json("winner.json", "edgekd search")
+    dtype = chosen["target_dtype"]
+    text = [
+        f"{run.folder}: {chosen['arch']}",
+        f"  {chosen['predicted_ms'][dtype]:.4g} ms predicted ({dtype}, target {chosen['target_ms']:.4g} ms), "
+        f"proxy accuracy {100 * chosen['proxy_accuracy']:.1f} %",
+    ]
+    _print({"run": str(run.folder), **chosen}, text, options.format)
+
+
+def _search_settings(options: argparse.Namespace) -> Any:
+    from edgekd.config import settings_from
+
+    target = options.target_ms
+    search = {
+        "target_ms": target if target == "auto" else _number(target, "--target-ms"),
+        **{name: getattr(options, name) for name in ("engine", "budget", "target_dtype", "reward", "workers")},
+    }
+    content = {
+        **{name: getattr(options, name) for name in ("device", "space", "data", "teacher", "seed")},
+        "table": options.table or str(_default_table(options)),
+        "search": search,
+        "distil": {"method": options.method, "epochs": options.epochs},
+    }
+    return settings_from(content, "command line")
+
+
+def _distil(options: argparse.Namespace) -> None:
+    from edgekd.files import locked
+    from edgekd.pipeline import distil_run
+    from edgekd.runs import load_run
+
+    run = load_run(options.run)
+    with locked(run.folder), _progress() as progress:
+        progress.stage("distil")
+        distil_run(run, progress)
+    path = run.folder / "student.safetensors"
+    _print({"student": str(path)}, [f"{path}: trained"], options.format)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from edgekd.files import locked
+    from edgekd.pipeline import export_run, report_run
+    from edgekd.runs import load_run
+
+    run = load_run(options.run)
+    with locked(run.folder), _progress() as progress:
+        progress.stage("export")
+        export_run(run, progress)
+        report_run(run, progress)
+    _print_outcome(run.folder, options.format)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from edgekd.bench import Bench, Model
+
+    models = [Model(str(path), _read_model(path), "network") for path in dict.fromkeys(options.models)]
+    with _progress() as progress, Bench(options.device, progress.note) as bench:
+        rows = {m.subject: m for m in bench.measure(models)}
+    result = {
+        name: {
+            "median_ms": m.median_ms,
+            "wall_median_ms": m.wall_median_ms,
+            "samples_ns": list(m.samples_ns),
+            "flags": list(m.flags),
+        }
+        for name, m in rows.items()
+    }
+    text = [
+        f"{name}: {rows[name].median_ms:.4g} ms, {rows[name].wall_median_ms:.4g} ms on the wall"
+        for name in map(str, options.models)
+    ]
+    _print(result, text, options.format)
+
+
+def _devices(options: argparse.Namespace) -> None:
+    import dataclasses
+
+    from device_agents.inventory import find_device, find_runtimes, list_devices, open_transport
+    from device_agents.readiness import read_conditions, warnings_of
+
+    result, text = [], []
+    for known in list_devices():
+        device = find_device(known.name)
+        transport = open_transport(device)
+        runtimes, warnings = find_runtimes(device, transport), warnings_of(read_conditions(device, transport))
+        transport.close()
+        result.append({**dataclasses.asdict(device), "runtimes": runtimes, "warnings": warnings})
+        found = ", ".join(f"{name} {version}" for name, version in runtimes.items()) or "no runtime found"
+        text.append(f"{device.name}: {device.soc}, {device.cores} cores, {device.os}, {found}")
+        text += [f"  warning: {warning}" for warning in warnings]
+    _print(result, text, options.format)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from edgekd.pipeline import report_run
+    from edgekd.runs import load_run
+
+    with _progress() as progress:
+        report_run(load_run(options.run), progress)
+    _print_outcome(options.run, options.format)
+
+
+def _data_export(options: argparse.Namespace) -> None:
+    from edgekd.data.dataset import load, write_split
+
+    data = load(options.source)
+    split = data.split(options.split)
+    write_split(options.file, data, split)
+    result = {"file": str(options.file), "images": len(split), "classes": data.classes}
+    _print(result, [f"{options.file}: {len(split)} images, x float32 (N, H, W, C), y int64 (N,)"], options.format)
+
+
+def _default_table(options: argparse.Namespace) -> Path:
+    return Path("tables") / f"{options.device}-{options.space}.jsonl"
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"{option} is {text!r}; it must be a number or auto") from error
+
+
+def _read_model(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"model {path} cannot be read: {error.strerror or error}") from error
+    if content[4:8] != b"TFL3":
+        raise UsageError(f"model {path} is no .tflite file: the identifier TFL3 is missing")
+    return content
+
+
+def _progress() -> Any:
+    from edgekd.cli_progress import drawn_progress
+
+    return drawn_progress()
+
+
+def _print_outcome(folder: Path, form: str) -> None:
+    from edgekd.report.data import ReportData
+    from edgekd.report.text import as_json, final_table
+
+    data = ReportData.load(folder)
+    _print(as_json(data), [final_table(data), f"report: {folder / 'report.html'}"], form)
+
+
+def _print(result: Any, text: Sequence[str], form: str) -> None:
+    print(json.dumps(result, indent=2, ensure_ascii=False) if form == "json" else "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Teaching a student: losses, methods, the one training loop, cached teacher logits, checkpoints."""

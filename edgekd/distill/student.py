@@ -1,0 +1,69 @@
+"""The final training of a chosen architecture, and loading what it left.
+
+The loop is train.py's; this file binds it to a run's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edgekd.config import Settings
+from edgekd.data.dataset import DataSet
+from edgekd.distill import checkpoint
+from edgekd.distill.logit_cache import read_logits
+from edgekd.distill.methods import method_named
+from edgekd.distill.train import EpochResult, Lesson, Recipe, new_network, train
+from edgekd.distill.views import samples_of
+from edgekd.spaces.arch import Arch
+from edgekd.spaces.layers import graph_of
+from edgekd.spaces.mnasnet import space_named
+from edgekd.spaces.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class StudentPlan:
+    """Which student is trained under which settings, and where its checkpoint lies."""
+
+    settings: Settings
+    arch: Arch
+    checkpoint_path: Path
+
+
+def train_student(
+    plan: StudentPlan, data: DataSet, logits_path: Path, on_epoch: Callable[[EpochResult], None]
+) -> Network:
+    """Train, or go on training, the student.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+        DataError: the checkpoint is damaged or of another training.
+
+    """
+    distil = plan.settings.distil
+    torch.set_num_threads(distil.threads)
+    recipe = Recipe(distil.epochs, distil.batch_size, distil.learning_rate, seed=plan.settings.seed)
+    network = _fresh(plan)
+    lesson = Lesson(samples_of(data, data.train), method_named(distil.method), read_logits(logits_path))
+    train(network, lesson, recipe, plan.checkpoint_path, on_epoch)
+    return network
+
+
+def load_student(plan: StudentPlan) -> Network:
+    """Load a trained student in eval mode.
+
+    Raises:
+        DataError: there is no checkpoint, or it is damaged or of another architecture.
+
+    """
+    network = _fresh(plan)
+    checkpoint.load_weights(plan.checkpoint_path, network)
+    return network.eval()
+
+
+def _fresh(plan: StudentPlan) -> Network:
+    graph = graph_of(space_named(plan.settings.space), plan.arch)
+    return new_network(lambda: Network(graph), plan.settings.seed)

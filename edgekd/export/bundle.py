@@ -1,0 +1,164 @@
+"""Artifacts and their manifest: write the files, judge each through its own runtime, measure them on the device.
+
+Everything in the manifest was computed from the finished files. Training is distill/'s, drawing report/'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekd import teachers
+from edgekd.bench import Bench, Model
+from edgekd.data import dataset
+from edgekd.distill.student import StudentPlan, load_student
+from edgekd.distill.train import predict
+from edgekd.export.onnx import onnx_bytes
+from edgekd.export.quantize import calibrate_ranges
+from edgekd.export.runtimes import run_onnx, run_tflite, share_right
+from edgekd.files import make_folder, write_atomic
+from edgekd.graph.ir import FloatArray, Graph, int8_graph
+from edgekd.graph.tflite_writer import write_tflite
+from edgekd.progress import Progress
+from edgekd.runs import Run, versions, winner_arch
+from edgekd.search.latency import LatencyModel
+from edgekd.spaces.mnasnet import space_named
+from edgekd.spaces.network import Network, folded_parameters
+from latency_tables.schema import DTYPES, Measurement
+from latency_tables.store import LatencyTable, load_table, table_sha256
+
+FILES = {"float32": "student-float32.tflite", "int8": "student-int8.tflite", "onnx": "student.onnx"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The finished files of a student, in memory, and the data that judge them."""
+
+    network: Network
+    contents: dict[str, bytes]  # by name: float32, int8, onnx
+    images: FloatArray  # the test split, preprocessed, (N, H, W, C)
+    labels: dataset.Labels
+
+    @property
+    def graph(self) -> Graph:
+        """Give the student's float32 graph."""
+        return self.network.graph
+
+
+def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
+    """Write artifacts/ and manifest.json; give the manifest.
+
+    Raises:
+        DataError: a file of an earlier stage is missing or damaged.
+        DeviceError, MeasuringFailed: the artifacts cannot be measured.
+
+    """
+    arch = winner_arch(run)
+    data = dataset.load(run.settings.data)
+    network = load_student(StudentPlan(run.settings, arch, run.folder / "student.safetensors"))
+    torch.set_num_threads(run.settings.distil.threads)
+    bundle = build(network, data, run.settings.quantize.images)
+    make_folder(run.artifacts)
+    for name, content in bundle.contents.items():
+        write_atomic(run.artifacts / FILES[name], content)
+    progress.step(1, 3, "files written")
+    judged = judge(bundle, run.artifacts)
+    progress.step(2, 3, "judged through their runtimes")
+    table = load_table(run.table_path)
+    with Bench(run.settings.device, progress.note) as bench:
+        measured = measure(bench, bundle)
+        device = {
+            "name": bench.device.name,
+            "model": bench.device.model,
+            "soc": bench.device.soc,
+            "os": bench.device.os,
+        }
+    progress.step(3, 3, "measured on the device")
+    manifest = _manifest(run, bundle, table) | judged | _latencies(measured) | {"device": device}
+    run.write_json("manifest.json", manifest)
+    return manifest
+
+
+def build(network: Network, data: dataset.DataSet, calibration_images: int) -> Bundle:
+    """Make the three files of a trained student."""
+    parameters = folded_parameters(network)
+    float_file = write_tflite(network.graph, parameters)
+    chosen = data.preprocess(data.train.images[:calibration_images])
+    ranges = calibrate_ranges(float_file, network.graph, chosen)
+    graph = int8_graph(network.graph)
+    int8_file = write_tflite(graph, parameters, {**ranges, **{node.name: ranges["input"] for node in graph.nodes[:1]}})
+    contents = {"float32": float_file, "int8": int8_file, "onnx": onnx_bytes(network)}
+    return Bundle(network, contents, data.preprocess(data.test.images), data.test.labels)
+
+
+def judge(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    """Run every file through its runtime: accuracy on the test split, and the largest difference to torch's logits."""
+    reference = predict(bundle.network, torch.from_numpy(bundle.images).permute(0, 3, 1, 2)).numpy()
+    logits = {name: run_tflite(bundle.contents[name], bundle.images) for name in DTYPES}
+    logits["onnx"] = run_onnx(folder / FILES["onnx"], bundle.images)
+    return {
+        "accuracy": {name: share_right(rows, bundle.labels) for name, rows in logits.items()},
+        "parity": {name: float(abs(rows - reference).max()) for name, rows in logits.items()},
+    }
+
+
+def measure(bench: Bench, bundle: Bundle) -> dict[str, Measurement]:
+    """Measure the .tflite files on the device."""
+    models = [Model(name, bundle.contents[name], "network") for name in DTYPES]
+    return {measurement.subject: measurement for measurement in bench.measure(models)}
+
+
+def _latencies(measured: dict[str, Measurement]) -> dict[str, Any]:
+    return {
+        "measured_ms": {name: m.median_ms for name, m in measured.items()},
+        "measured_wall_ms": {name: m.wall_median_ms for name, m in measured.items()},
+        "measured_samples_ns": {name: list(m.samples_ns) for name, m in measured.items()},
+        "measured_flags": {name: list(m.flags) for name, m in measured.items()},
+    }
+
+
+def _manifest(run: Run, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
+    chosen = run.read_json("winner.json", "edgekd search")
+    space = space_named(run.settings.space)
+    latency, arch = LatencyModel.of(space, table), winner_arch(run)
+    predictions = {dtype: latency.predict(arch, dtype) for dtype in DTYPES}
+    data = dataset.load(run.settings.data)
+    teacher = teachers.load(run.settings.teacher, data)
+    return {
+        "format": "edgekd-manifest",
+        "version": 1,
+        "target_ms": chosen["target_ms"],
+        "target_dtype": chosen["target_dtype"],
+        "teacher_accuracy": _teacher_accuracy(teacher, bundle),
+        "predicted_ms": {dtype: p.total_ms for dtype, p in predictions.items()},
+        "predicted_low_ms": {dtype: p.low_ms for dtype, p in predictions.items()},
+        "predicted_high_ms": {dtype: p.high_ms for dtype, p in predictions.items()},
+        "artifacts": {name: _artifact(name, content) for name, content in bundle.contents.items()},
+        "arch": str(arch),
+        "arch_id": arch.arch_id,
+        "space": space.name,
+        "method": run.settings.distil.method,
+        "reference": {"arch": str(space.reference()), "predicted_ms": latency.predicted_ms(space.reference())},
+        "macs": bundle.graph.macs,
+        "parameters": sum(p.numel() for p in bundle.network.parameters()),
+        "seed": run.settings.seed,
+        "data_sha256": data.sha256,
+        "teacher_sha256": teacher.sha256,
+        "table": {"sha256": table_sha256(table), "rows": len(table.rows)},
+        "versions": versions(),
+        "seconds": run.read_json("seconds.json", "edgekd run") if (run.folder / "seconds.json").exists() else {},
+    }
+
+
+def _teacher_accuracy(teacher: teachers.Teacher, bundle: Bundle) -> float:
+    logits = predict(teacher.module, torch.from_numpy(bundle.images).permute(0, 3, 1, 2)).numpy()
+    return share_right(logits, bundle.labels)
+
+
+def _artifact(name: str, content: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    return {"path": f"artifacts/{FILES[name]}", "sha256": digest, "size_bytes": len(content)}

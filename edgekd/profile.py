@@ -1,0 +1,96 @@
+"""Profiles a device for a space: its reachable operators and a few whole networks → a calibrated LatencyTable.
+
+Chooses what to measure and writes the models; bench.py measures them and latency_tables/builder.py keeps the rows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekd.bench import Bench, Model
+from edgekd.graph.ir import Graph, int8_graph
+from edgekd.graph.micro import micro_model, random_model
+from edgekd.spaces.arch import Arch
+from edgekd.spaces.layers import graph_of, reachable_ops
+from edgekd.spaces.space import Space
+from latency_tables.builder import NetworkSpec, Plan, Subject, build
+from latency_tables.schema import DTYPES, Measurement, OpSpec
+from latency_tables.store import LatencyTable, TableFile
+
+CALIBRATION_NETWORKS = 24  # a dtype; the fit has three coefficients, and keeps the error of leaving each one out
+_CALIBRATION_SEED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRequest:
+    """What to profile, and where the table goes."""
+
+    device: str
+    space: Space
+    table_path: Path
+
+
+def profile(
+    request: ProfileRequest,
+    on_row: Callable[[int, int], None] = lambda done, total: None,
+    on_warning: Callable[[str], None] = lambda text: None,
+) -> LatencyTable:
+    """Measure what the table lacks and calibrate it.
+
+    Raises:
+        MeasuringFailed: an operator cannot be run on the device.
+        DeviceError: the device is unknown, busy or lost.
+        TableError: the table file is damaged, or was measured under another key.
+
+    """
+    space = request.space
+    networks = {_network_spec(space, arch, dtype): arch for arch in calibration_archs(space) for dtype in DTYPES}
+
+    def model_of(subject: Subject) -> Model:
+        if isinstance(subject, OpSpec):
+            return Model(subject.key, micro_model(subject))
+        graph = graph_in(graph_of(space, networks[subject]), subject.dtype)
+        return Model(subject.name, random_model(graph), "network")
+
+    with Bench(request.device, on_warning) as bench:
+        file = TableFile(request.table_path, bench.key)
+
+        def measure(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Measurement]]:
+            named = {_name(subject): subject for subject in subjects}
+            for measurement in bench.measure(map(model_of, subjects)):
+                yield named[measurement.subject], measurement
+
+        return build(file, Plan(all_ops(space), tuple(networks)), measure, on_row)
+
+
+def all_ops(space: Space) -> tuple[OpSpec, ...]:
+    """List the space's reachable operators in every dtype, the int8 files' QUANTIZE and DEQUANTIZE included."""
+    plain = reachable_ops(space)
+    edges = int8_graph(graph_of(space, space.reference())).ops
+    return (*plain, *(replace(op, dtype="int8") for op in plain), edges[0], edges[-1])
+
+
+def graph_in(graph: Graph, dtype: str) -> Graph:
+    """Give the graph that a file of this dtype holds, from the float32 one."""
+    return int8_graph(graph) if dtype == "int8" else graph
+
+
+def calibration_archs(space: Space) -> list[Arch]:
+    """Choose the architectures to calibrate on: the reference and distinct uniform random ones, always the same."""
+    rng = random.Random(_CALIBRATION_SEED)  # noqa: S311 - a choice of networks, not a secret
+    archs = {space.reference(): None}
+    for _ in range(10 * CALIBRATION_NETWORKS):  # a space of few architectures runs out of distinct ones
+        if len(archs) < CALIBRATION_NETWORKS:
+            archs[space.arch([rng.randrange(size) for size in space.decision_sizes])] = None
+    return list(archs)
+
+
+def _network_spec(space: Space, arch: Arch, dtype: str) -> NetworkSpec:
+    return NetworkSpec(f"network:{dtype}:{arch}", dtype, tuple(graph_in(graph_of(space, arch), dtype).ops))
+
+
+def _name(subject: Subject) -> str:
+    return subject.key if isinstance(subject, OpSpec) else subject.name

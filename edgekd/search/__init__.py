@@ -1,0 +1,1 @@
+"""The search: study, reward, Pareto front, and the engines that propose architectures."""

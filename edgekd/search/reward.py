@@ -1,0 +1,51 @@
+"""The reward of a candidate: accuracy against latency, in the three forms of the literature.
+
+Says nothing about who wins: the winner is the best accuracy under the target (study.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgekd.errors import UnknownName
+from edgekd.search.errors import InvalidReward
+
+FORMS = ("soft", "hard", "absolute")
+_MIN_RATIO = 1e-3  # latency is clamped this far below the target; nothing real is a thousand times faster
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """How accuracy and latency are weighed.
+
+    soft       ACC · (LAT/T)^−0.07: twice the latency must buy 5 % of accuracy (MnasNet, arXiv 1807.11626, eq. 2)
+    hard       ACC if LAT ≤ T, else ACC · (LAT/T)^−1 (the same, eq. 2 with α = 0, β = −1)
+    absolute   ACC + β · |LAT/T − 1| with β = −0.5, which lands on T (TuNAS, arXiv 2008.06120, eq. 2)
+    """
+
+    form: str = "soft"
+    soft_exponent: float = -0.07
+    hard_exponent: float = -1.0
+    absolute_weight: float = -0.5
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise UnknownName("reward form", self.form, FORMS)
+
+    def __call__(self, accuracy: float, latency_ms: float, target_ms: float) -> float:
+        """Give the reward of an accuracy from 0 to 1 at a latency.
+
+        Raises:
+            InvalidReward: a value is NaN, infinite, negative, or the target is not above 0.
+
+        """
+        values = (accuracy, latency_ms, target_ms)
+        if not all(map(math.isfinite, values)) or min(values) < 0 or target_ms <= 0:
+            raise InvalidReward(f"no reward for accuracy {accuracy}, latency {latency_ms} ms, target {target_ms} ms")
+        ratio = max(latency_ms / target_ms, _MIN_RATIO)
+        if self.form == "absolute":
+            return accuracy + self.absolute_weight * abs(ratio - 1)
+        if self.form == "hard":
+            return accuracy if ratio <= 1 else accuracy * ratio**self.hard_exponent
+        return float(accuracy * ratio**self.soft_exponent)

@@ -1,0 +1,65 @@
+"""The errors of latency_tables.
+
+TableError
+├── OpSyntaxError     an operator key cannot be read
+├── OpNotInTable      a prediction needs an operator that was never measured
+├── NotCalibrated     a table holds no calibration for the dtype that was asked
+├── FileDamaged       a file cannot be trusted: names the line and the reason
+├── OtherSettings     a file was begun with other settings, or a table under another key
+└── FileNotWritable   the disk is full or the folder not writable; nothing is lost
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class TableError(Exception):
+    """Say in one line what is wrong with a table or a question put to it."""
+
+
+class OpSyntaxError(TableError):
+    """An operator's text form is not one that OpSpec.key writes."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"operator key {key[:200]!r}: {reason}")
+
+
+class OpNotInTable(TableError):
+    """An operator has no row; nothing is ever counted as 0 ms instead."""
+
+    def __init__(self, op_key: str, known: Iterable[str]) -> None:
+        nearest = difflib.get_close_matches(op_key, list(known), n=1, cutoff=0.0)
+        hint = f"; the nearest row is {nearest[0]}" if nearest else ""
+        super().__init__(f"the table has no row for {op_key}{hint}; measure it with: edgekd profile")
+        self.op_key = op_key
+
+
+class NotCalibrated(TableError):
+    """The table was not calibrated on whole networks of this dtype."""
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__(f"the table is not calibrated for {dtype}; run edgekd profile again to complete it")
+
+
+class FileDamaged(TableError):
+    """A file cannot be read or trusted."""
+
+    def __init__(self, path: Path, line_number: int, reason: str) -> None:
+        super().__init__(f"{path}, line {line_number}: {reason}; restore a good copy or begin anew with another file")
+
+
+class OtherSettings(TableError):
+    """A file was begun with other settings than those asked for now."""
+
+    def __init__(self, path: Path, name: str, found: object, wanted: object) -> None:
+        super().__init__(f"{path} was begun with {name} {found!r}, not {wanted!r}; begin anew with another file")
+
+
+class FileNotWritable(TableError):
+    """The operating system refused a write."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot write {path}: {error.strerror or error}; what was there before is unchanged")

@@ -1,0 +1,178 @@
+"""Keeps a latency table in one text file: header with the key, then rows, networks and calibrations as measured.
+
+Everything read is checked; a wrong line is refused with its number. Measuring is builder.py, predicting predictor.py.
+
+Format history: 1, the first (2026).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latency_tables.calibrate import Calibration
+from latency_tables.errors import FileDamaged, OpSyntaxError
+from latency_tables.journal import Journal, read_journal
+from latency_tables.schema import DTYPES, Measurement, Network, OpSpec, TableKey
+
+FORMAT, VERSION = "edgekd-table", 1
+_MAX_NS = 10**15  # eleven days; no inference takes that long
+
+
+@dataclass
+class LatencyTable:
+    """A table in memory: measurements by operator key, calibration networks, and a calibration a dtype."""
+
+    key: TableKey
+    rows: dict[str, Measurement] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+
+class TableFile:
+    """A table that grows on disk as it is measured; `table` is always what the file holds."""
+
+    def __init__(self, path: Path, key: TableKey) -> None:
+        """Open or begin a table file.
+
+        Raises:
+            FileDamaged, OtherSettings, FileNotWritable: see journal.Journal.
+
+        """
+        self.path = path
+        self._journal = Journal(path, _header(key))
+        self.table = _load(path, key, self._journal.entries)
+
+    def add_row(self, row: Measurement) -> None:
+        """Append one operator's measurement."""
+        self._append({"type": "row", **dataclasses.asdict(row)})
+
+    def add_network(self, network: Network) -> None:
+        """Append one whole network's measurement."""
+        self._append({"type": "network", **dataclasses.asdict(network)})
+
+    def add_calibration(self, dtype: str, calibration: Calibration) -> None:
+        """Append a calibration; a later one of the same dtype replaces it."""
+        self._append({"type": "calibration", "dtype": dtype, **dataclasses.asdict(calibration)})
+
+    def sync(self) -> None:
+        """Force the file to the disk."""
+        self._journal.sync()
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        _take(self.table, entry)  # first, so that nothing wrong reaches the file
+        self._journal.append(entry)
+
+
+def load_table(path: Path) -> LatencyTable:
+    """Read and check a table file.
+
+    Raises:
+        FileDamaged: it is missing, no table, of a newer version, or a line is wrong.
+
+    """
+    header, *entries = read_journal(path)
+    if header.get("format") != FORMAT:
+        raise FileDamaged(path, 1, f"format {header.get('format')!r} is not {FORMAT}")
+    if header.get("version") != VERSION:
+        raise FileDamaged(path, 1, f"version {header.get('version')!r} is not {VERSION}, the one this edgekd reads")
+    return _load(path, _key(path, header.get("key")), entries)
+
+
+def table_sha256(table: LatencyTable) -> str:
+    """Hash what predictions depend on: key, rows, networks and calibrations."""
+    digest = hashlib.sha256(repr(table.key).encode())
+    for part in (table.rows, table.networks, table.calibrations):
+        for name in sorted(part):
+            digest.update(repr((name, part[name])).encode())
+    return digest.hexdigest()
+
+
+def _header(key: TableKey) -> dict[str, Any]:
+    return {"format": FORMAT, "version": VERSION, "key": dataclasses.asdict(key)}
+
+
+def _key(path: Path, fields: object) -> TableKey:
+    names = {f.name for f in dataclasses.fields(TableKey)}
+    if not isinstance(fields, dict) or set(fields) != names:
+        raise FileDamaged(path, 1, f"the key must have exactly the fields {', '.join(sorted(names))}")
+    for name, value in fields.items():
+        if type(value) is not (int if name == "threads" else str):
+            raise FileDamaged(path, 1, f"key field {name} is {value!r}")
+    return TableKey(**fields)
+
+
+def _load(path: Path, key: TableKey, entries: list[dict[str, Any]]) -> LatencyTable:
+    table = LatencyTable(key)
+    for number, entry in enumerate(entries, 2):
+        try:
+            _take(table, entry)
+        except (ValueError, TypeError, KeyError, OpSyntaxError) as error:
+            raise FileDamaged(path, number, str(error)) from error
+    return table
+
+
+def _take(table: LatencyTable, entry: Mapping[str, Any]) -> None:
+    """Add one entry to the table; ValueError, TypeError or KeyError say what is wrong with it."""
+    fields = {name: value for name, value in entry.items() if name != "type"}
+    if entry["type"] == "row":
+        row = _measurement(fields)
+        OpSpec.parse(row.subject)
+        if row.subject in table.rows:
+            raise ValueError(f"a second row for {row.subject}")
+        table.rows[row.subject] = row
+    elif entry["type"] == "network":
+        network = _network(fields)
+        if network.name in table.networks:
+            raise ValueError(f"a second measurement of network {network.name}")
+        table.networks[network.name] = network
+    elif entry["type"] == "calibration":
+        dtype = _dtype(fields.pop("dtype"))
+        table.calibrations[dtype] = Calibration(**_floats(fields))
+    else:
+        raise ValueError(f"unknown entry type {entry['type']!r}")
+
+
+def _network(fields: dict[str, Any]) -> Network:
+    keys = tuple(fields["op_keys"])
+    for key in keys:
+        OpSpec.parse(key)
+    return Network(str(fields["name"]), _dtype(fields["dtype"]), keys, _measurement(dict(fields["measurement"])))
+
+
+def _dtype(value: object) -> str:
+    if value not in DTYPES:
+        raise ValueError(f"dtype {value!r} is not one of {', '.join(DTYPES)}")
+    return str(value)
+
+
+def _measurement(fields: dict[str, Any]) -> Measurement:
+    samples = _times(fields["samples_ns"], "samples_ns")
+    wall = _times(fields["wall_samples_ns"], "wall_samples_ns")
+    if not samples or len(samples) != len(wall):
+        raise ValueError(f"{len(samples)} samples and {len(wall)} wall samples; there must be one of each, and some")
+    for name in ("inferences_per_sample", "warmup_ns", "init_ns", "peak_rss_bytes"):
+        _times([fields[name]], name)
+    for name in ("subject", "started_at", "source"):
+        if not isinstance(fields[name], str):
+            raise TypeError(f"{name} is {fields[name]!r}, not text")
+    if min(samples) <= 0 or fields["inferences_per_sample"] <= 0:
+        raise ValueError("a time or a count of inferences is not above 0")
+    tuples = {"samples_ns": samples, "wall_samples_ns": wall, "flags": tuple(map(str, fields["flags"]))}
+    return Measurement(**(fields | tuples | {"temperatures_c": tuple(map(float, fields["temperatures_c"]))}))
+
+
+def _times(values: object, name: str) -> tuple[int, ...]:
+    if not isinstance(values, list | tuple) or any(type(v) is not int or not 0 <= v <= _MAX_NS for v in values):
+        raise ValueError(f"{name} holds something else than integers from 0 to {_MAX_NS}")
+    return tuple(values)
+
+
+def _floats(fields: dict[str, Any]) -> dict[str, float]:
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in fields.values()):
+        raise ValueError(f"a calibration holds something else than numbers: {fields}")
+    return {name: float(value) for name, value in fields.items()}

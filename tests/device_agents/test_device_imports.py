@@ -1,0 +1,65 @@
+"""The package's place in the house, held by its imports."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import device_agents
+
+ROOT = Path(next(iter(device_agents.__path__)))
+RUNNER = ROOT / "runner" / "edgekd_runner.py"
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != RUNNER)
+
+
+def imported(path: Path) -> set[str]:
+    """Return the first names of all that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_host_side_needs_the_standard_library_only(path: Path) -> None:
+    """No module imports torch, numpy, edgekd, latency_tables or anything else from outside."""
+    assert imported(path) <= sys.stdlib_module_names | {"device_agents"}
+
+
+def test_the_runner_brings_nothing_but_numpy() -> None:
+    """The pushed file imports the standard library and what the runtime itself needs."""
+    assert imported(RUNNER) - sys.stdlib_module_names == {"numpy"}
+
+
+def test_the_runner_is_python_3_9() -> None:
+    """Old boards can read the pushed file."""
+    ast.parse(RUNNER.read_text(encoding="utf-8"), feature_version=(3, 9))
+
+
+def test_the_host_never_imports_the_runner() -> None:
+    """What runs on the device is a file to push, not a module to share."""
+    assert not any("edgekd_runner import" in path.read_text(encoding="utf-8") for path in MODULES)
+
+
+def test_modules_import_each_other_without_cycles() -> None:
+    """The package can be read from its leaves to session.py."""
+    graph = {path.stem: _siblings(path) for path in ROOT.glob("*.py") if path.stem != "__init__"}
+    while graph:
+        leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
+        assert leaves, f"a cycle among {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+
+
+def _siblings(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("device_agents"):
+            found.add((node.module or "").partition(".")[2])
+            found.update(alias.name for alias in node.names if node.module == "device_agents")
+    return found - {""}

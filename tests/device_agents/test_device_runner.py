@@ -1,0 +1,338 @@
+"""How a row comes to be: warm-up, loops, rounds, sentinel, blocks, flags; on scripted clocks, without noise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agents.protocol import PROTOCOL_VERSION, MeasureSettings
+from device_agents.transport import MAX_LINE_BYTES
+
+
+class Wire:
+    """Keeps what the runner sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send(self, **fields: Any) -> None:
+        """Keep one line."""
+        json.dumps(fields, allow_nan=False)
+        self.sent.append(fields)
+
+    def of(self, kind: str, **wanted: object) -> list[dict[str, Any]]:
+        """Return the lines of a type with these fields."""
+        return [line for line in self.sent if line["type"] == kind and all(line[key] == wanted[key] for key in wanted)]
+
+
+class FakeModel:
+    """A model whose one run takes the ns in its content on the CPU, and the factor after it more on the wall."""
+
+    drift: Callable[[str], float] = staticmethod(lambda _: 1.0)
+
+    def __init__(self, model_content: bytes, num_threads: int) -> None:
+        self.text = model_content.decode()
+        self.cpu_ns, self.stretch = (float(word) for word in self.text.split()[:2])
+
+    def allocate_tensors(self) -> None:
+        """Need nothing."""
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        """Have no inputs."""
+        return []
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        """Have no outputs."""
+        return []
+
+    def invoke(self) -> None:
+        """Be timed by `scripted_sample` alone."""
+
+
+@pytest.fixture
+def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Wire]:
+    """Run a batch of fake models, given as contents by job, in this process on scripted clocks."""
+    (tmp_path / "models").mkdir()
+
+    def scripted_sample(invoke: Any, loops: int) -> tuple[int, int]:
+        model = invoke.__self__
+        cpu_ns = model.cpu_ns * FakeModel.drift(model.text) * loops
+        return round(cpu_ns), round(cpu_ns * model.stretch)
+
+    def measure(contents: dict[str, str], **settings: Any) -> Wire:
+        jobs = []
+        for job_id, content in contents.items():
+            digest = hashlib.sha256(content.encode()).hexdigest()
+            (tmp_path / "models" / f"{digest}.tflite").write_text(content)
+            jobs.append({"type": "job", "job": job_id, "sha256": digest, "kind": "operator"})
+        wire = Wire()
+        batch = runner.Batch(wire, str(tmp_path), FakeModel, asdict(MeasureSettings(**settings)))
+        batch.run(jobs[0], jobs)
+        return wire
+
+    monkeypatch.setattr(runner, "sample", scripted_sample)
+    monkeypatch.setattr(FakeModel, "drift", staticmethod(lambda _: 1.0))
+    return measure
+
+
+def test_a_sample_lasts_at_least_its_minimum(bench: Callable[..., Wire]) -> None:
+    """Short operators are run back to back until the clocks no longer matter, long ones once."""
+    rows = bench({"short": "1000 1", "long": "400000 1"}, min_sample_us=300).of("row")
+    loops = {row["job"]: row["loops"] for row in rows}
+    assert 300 <= loops["short"] <= 340
+    assert loops["long"] == 1
+
+
+def test_samples_are_a_single_run_on_both_clocks(bench: Callable[..., Wire]) -> None:
+    """Whatever the loops, a sample is the time of one inference."""
+    (row,) = bench({"a": "1000 1.25"}, rounds=2, samples_per_round=4).of("row")
+    assert row["samples_ns"] == [1000] * 8
+    assert row["wall_samples_ns"] == [1250] * 8
+
+
+@pytest.mark.parametrize(("stretch", "contended"), [(1.0, False), (1.2, False), (1.4, True)])
+def test_a_wall_far_above_the_cpu_time_is_contention(
+    stretch: float, contended: bool, bench: Callable[..., Wire]
+) -> None:
+    """Others took the CPU: the row says so."""
+    (row,) = bench({"a": f"1000 {stretch}"}).of("row")
+    assert row["contended"] is contended
+
+
+def test_the_warm_up_ends_by_count_and_by_time(bench: Callable[..., Wire]) -> None:
+    """A long model warms up by count, a short one by time."""
+    rows = bench({"long": "5000000 1", "short": "1000 1"}, warmup_runs=3, warmup_min_ms=1.0).of("row")
+    warm = {row["job"]: row for row in rows}
+    assert warm["long"]["warmup_runs"] == 3
+    assert 1_000_000 <= warm["short"]["warmup_ns"] <= 1_100_000
+
+
+def test_each_round_visits_every_job_in_an_order_of_its_own(bench: Callable[..., Wire]) -> None:
+    """Rounds are permutations of the block, shuffled by the seed and by nothing else."""
+    contents = {str(number): f"{1000 + number} 1" for number in range(20)}
+
+    def orders(seed: int) -> list[list[str]]:
+        visits = [line["job"] for line in bench(contents, rounds=3, seed=seed).of("start", phase="measure")]
+        return [visits[first : first + 20] for first in (0, 20, 40)]
+
+    first = orders(1)
+    assert all(sorted(order) == sorted(contents) for order in first)
+    assert first[0] != first[1] != first[2]
+    assert first == orders(1) != orders(2)
+
+
+def test_a_sentinel_is_read_around_every_block(bench: Callable[..., Wire]) -> None:
+    """The first job is the sentinel: loaded once more, then read before and after each block."""
+    wire = bench({str(number): f"{1000 + number} 1" for number in range(10)}, block_size=4)
+    assert len(wire.of("start", phase="sentinel", job="0")) == 1 + 3 * 2
+    assert {row["sentinel_ns"] for row in wire.of("row")} == {1000}
+    assert not any(row["drifted"] for row in wire.of("row"))
+
+
+def test_a_block_that_drifts_is_measured_again_and_the_steady_attempt_kept(
+    bench: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that jumps inside the first attempt costs a second one, and only its samples are handed out."""
+    readings = iter([1.0] * 40)
+    state = {"sentinel": 0}
+
+    def drift(text: str) -> float:
+        if text != "1000 1":
+            return 1.0 + state["sentinel"] / 1000  # tells the attempt in the samples
+        state["sentinel"] += 1
+        return 1.5 if 40 < state["sentinel"] <= 57 else next(readings, 1.0)
+
+    monkeypatch.setattr(FakeModel, "drift", staticmethod(drift))
+    wire = bench({"sentinel": "1000 1", "a": "5000 1"}, rounds=1, samples_per_round=2)
+    rows = {row["job"]: row for row in wire.of("row")}
+    visits = len(wire.of("start", phase="measure", job="a"))
+    assert visits > 1
+    assert not rows["a"]["drifted"]
+    assert len(rows["a"]["samples_ns"]) == 2
+    assert len(set(rows["a"]["samples_ns"])) == 1
+
+
+def test_endless_drift_is_bounded_and_flagged(bench: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that never holds still gives flagged rows after as many attempts as allowed."""
+    calls = iter(range(10**6))
+    monkeypatch.setattr(FakeModel, "drift", staticmethod(lambda _: 1.0 + next(calls) / 100))
+    wire = bench({"a": "1000 1", "b": "5000 1"}, rounds=1, block_retries=2, sentinel_tolerance=0.02)
+    assert len(wire.of("start", phase="measure", job="b")) == 3
+    assert [row["drifted"] for row in wire.of("row")] == [True, True]
+
+
+def test_a_block_closes_before_it_takes_too_long(bench: Callable[..., Wire], runner: ModuleType) -> None:
+    """Slow networks come home a few at a time, however many would fit a block."""
+    wire = bench({str(number): f"{100_000_000 + number} 1" for number in range(6)}, rounds=3, samples_per_round=5)
+    kinds = [line["type"] for line in wire.sent]
+    per_block = runner.BLOCK_NS / (15 * 100_000_000)
+    assert per_block < 3
+    assert kinds.index("row") < len(kinds) / 2
+
+
+def test_a_batch_without_any_good_model_is_all_failed_rows(bench: Callable[..., Wire]) -> None:
+    """With nothing to measure there is no sentinel, no block and no crash."""
+    wire = bench({"a": "garbage", "b": "more garbage"})
+    assert [line["job"] for line in wire.of("failed")] == ["a", "b"]
+    assert not wire.of("row")
+
+
+class FakeInputs:
+    """An interpreter that keeps what its inputs are set to."""
+
+    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
+        self.details = [{"index": 7, "shape": np.array(shape, dtype=np.int32), "dtype": np.dtype(dtype).type}]
+        self.values: dict[int, Any] = {}
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        """Describe one input."""
+        return self.details
+
+    def set_tensor(self, index: int, values: Any) -> None:
+        """Keep its values."""
+        self.values[index] = values
+
+
+@given(
+    dtype=st.sampled_from(["float32", "float16", "int8", "uint8", "int32", "int64", "bool"]),
+    shape=st.lists(st.integers(1, 9), max_size=4).map(tuple),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_inputs_have_type_shape_and_range(runner: ModuleType, dtype: str, shape: tuple[int, ...], seed: int) -> None:
+    """Every input is filled in its own type and shape, reproducibly, within a real range."""
+    inputs, again = FakeInputs(dtype, shape), FakeInputs(dtype, shape)
+    runner.fill_inputs(inputs, seed)
+    runner.fill_inputs(again, seed)
+    values = inputs.values[7]
+    assert values.dtype == dtype
+    assert values.shape == shape
+    np.testing.assert_array_equal(values, again.values[7])
+    if values.dtype.kind == "f" or dtype in ("int32", "int64"):
+        assert (abs(values) <= 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8", "int32"])
+def test_inputs_are_not_constant(runner: ModuleType, dtype: str) -> None:
+    """Zeros, or any one value, would let a kernel take short cuts."""
+    inputs = FakeInputs(dtype, (4, 64))
+    runner.fill_inputs(inputs, 0)
+    assert len(np.unique(inputs.values[7])) > 1
+
+
+def test_an_input_of_text_cannot_be_filled(runner: ModuleType) -> None:
+    """An input that has no real range is an error of that model."""
+    with pytest.raises(TypeError, match="cannot fill"):
+        runner.fill_inputs(FakeInputs("S4", (2,)), 0)
+
+
+@pytest.mark.parametrize(("value", "denormal"), [(0.0, False), (1.0, False), (1e-40, True), (-1e-40, True)])
+def test_denormal_outputs_are_seen(runner: ModuleType, value: float, denormal: bool) -> None:
+    """One denormal number in an output is told from zero and from normal ones."""
+
+    class Output:
+        def get_output_details(self) -> list[dict[str, int]]:
+            return [{"index": 0}]
+
+        def get_tensor(self, index: int) -> Any:
+            return np.array([1.0, value], dtype=np.float32)
+
+    assert runner.has_denormals(Output()) is denormal
+
+
+def test_the_shortest_sample_times_real_runs(runner: ModuleType) -> None:
+    """The two clocks bracket exactly as many runs as asked."""
+    runs: list[int] = []
+    cpu_ns, wall_ns = runner.sample(lambda: runs.append(1), 5)
+    assert len(runs) == 5
+    assert cpu_ns > 0
+    assert wall_ns > 0
+
+
+def serve(runner: ModuleType, folder: Path, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Run the runner's file as a device would, with its whole input given at once."""
+    folder.mkdir(mode=0o700)
+    argv = [sys.executable, str(runner.__file__), "serve", str(folder)]
+    return subprocess.run(argv, input=stdin, capture_output=True, timeout=30, check=False)
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_the_end_of_input_is_the_end_of_the_runner(runner: ModuleType, tmp_path: Path) -> None:
+    """A runner whose host says nothing and goes away ends in order."""
+    assert serve(runner, tmp_path / "work", b"").returncode == 0
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_a_request_that_is_no_json_ends_the_runner(runner: ModuleType, tmp_path: Path) -> None:
+    """A host that speaks something else is not guessed at."""
+    assert serve(runner, tmp_path / "work", b"GET / HTTP/1.1\n").returncode == 2
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_a_folder_that_others_can_write_to_is_refused(runner: ModuleType, tmp_path: Path) -> None:
+    """The runner itself trusts no folder in which its files could be swapped, and puts nothing there."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    folder.chmod(0o777)
+    argv = [sys.executable, str(runner.__file__), "serve", str(folder)]
+    done = subprocess.run(argv, stdin=subprocess.PIPE, capture_output=True, timeout=30, check=False)
+    assert json.loads(done.stdout)["type"] == "fatal"
+    assert list(folder.iterdir()) == []
+
+
+def test_libraries_cannot_write_between_the_lines(runner: ModuleType, tmp_path: Path) -> None:
+    """What a library prints to stdout goes to stderr, so that each line of stdout is JSON."""
+    folder, content = tmp_path / "work", b"burn 10"
+    job = {"type": "job", "job": "a", "sha256": hashlib.sha256(content).hexdigest(), "kind": "operator"}
+    settings = asdict(MeasureSettings(rounds=1, min_sample_us=1, warmup_min_ms=0.01, block_retries=0))
+    plan = {"type": "plan", "protocol": 1, "settings": settings, "sentinel": job, "jobs": 1}
+    (tmp_path / "plan").write_text(f"{json.dumps(plan)}\n{json.dumps(job)}\n")
+    (folder / "models").mkdir(parents=True, mode=0o700)
+    folder.chmod(0o700)
+    (folder / "models" / f"{job['sha256']}.tflite").write_bytes(content)
+    argv = [sys.executable, str(runner.__file__), "serve", str(folder)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write((tmp_path / "plan").read_bytes())
+        process.stdin.flush()
+        kinds = [json.loads(process.stdout.readline())["type"] for _ in range(8)]
+        process.stdin.close()
+        noise = process.stderr.read()
+    assert kinds[0] == "hello"
+    assert kinds[-2:] == ["row", "end"]
+    assert b"noise that a library writes to stdout" in noise
+
+
+def test_probe_is_one_json_line(runner: ModuleType) -> None:
+    """What the device has is told without importing any of it."""
+    done = subprocess.run([sys.executable, str(runner.__file__), "probe"], capture_output=True, timeout=30, check=True)
+    facts = json.loads(done.stdout)
+    assert facts["runtimes"]["ai_edge_litert"]
+    assert facts["cpus"] == sorted(os.sched_getaffinity(0))
+
+
+def test_a_wrong_call_prints_the_usage(runner: ModuleType) -> None:
+    """Who starts the file by hand learns its modes."""
+    done = subprocess.run([sys.executable, str(runner.__file__), "dance"], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert b"probe" in done.stderr
+
+
+def test_the_runner_speaks_the_version_of_the_host(runner: ModuleType) -> None:
+    """Both ends name one protocol; the file has no import to share it."""
+    assert runner.PROTOCOL_VERSION == PROTOCOL_VERSION
+    assert runner.MAX_LINE_BYTES == MAX_LINE_BYTES

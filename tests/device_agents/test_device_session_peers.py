@@ -1,0 +1,223 @@
+"""A session and its peers: runners that lie or do not start, other sessions, hosts that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from device_agents.errors import DeviceBusy, DeviceNotReady, ProtocolError, RunnerFailed
+from device_agents.inventory import Device
+from device_agents.local import LocalProcess, LocalTransport
+from device_agents.protocol import MeasureSettings
+from device_agents.session import Session, SessionLimits
+from device_agents.transport import Transport
+
+if TYPE_CHECKING:
+    from tests.device_agents.conftest import ModelShelf
+
+Ends = Callable[[int, float], bool]
+
+
+def is_waiting_for_a_lock(pid: int) -> bool:
+    """Look in the kernel's table of locks, which marks who waits with an arrow."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(line[1] == "->" and line[2] == "FLOCK" and line[5] == str(pid) for line in lines)
+
+
+class ScriptedTransport(LocalTransport):
+    """Runs a script of the test wherever a runner should be started."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__()
+        self.script = script
+        self.pids: list[int] = []
+
+    def stream(self, argv: Sequence[str]) -> LocalProcess:
+        process = super().stream([sys.executable, "-u", "-c", self.script])
+        self.pids.append(process._process.pid)  # the test asks whether this process is gone
+        return process
+
+
+_GREETING = """
+print('{"type": "hello", "protocol": 1, "runtime": "r", "version": "1",'
+      ' "python": "3", "clock": "wall", "cpus": [0], "pid": 1}')
+"""
+# Plays along until the plan is complete, then sends its argument and waits for the end of its input.
+_LIAR = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["type"] == "files":
+        print('{"type": "end"}')
+    elif request["type"] == "plan":
+        for _ in range(request["jobs"]):
+            next(sys.stdin)
+        print(%s)
+"""
+_FAILED = '{"type": "failed", "job": "%s", "error": ""}'
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "'x' * 2_000_000",
+        "'Traceback (most recent call last):'",
+        """'{"type": "row", "job": "a", "samples_ns": [NaN]}'""",
+        """'{"type": "end"}'""",
+        repr(_FAILED % "stranger"),
+        repr(f"{_FAILED % 'a'}\\n{_FAILED % 'a'}"),
+    ],
+)
+def test_a_runner_that_lies_is_ended(
+    lie: str, host: Device, work_dir: str, shelf: ModelShelf, quick: MeasureSettings, ends_within: Ends
+) -> None:
+    """Hostile rows are a ProtocolError, and their sender is gone when the caller learns of it."""
+    transport = ScriptedTransport(_GREETING + _LIAR % lie)
+    jobs = [shelf.job("a", "burn 10"), shelf.job("b", "burn 11")]
+    with Session(host, transport, work_dir) as session:
+        with pytest.raises(ProtocolError):
+            list(session.measure(jobs, shelf.models, quick))
+        assert all(ends_within(pid, 20) for pid in transport.pids)
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("print('hello')", ProtocolError),
+        (_GREETING.replace('"protocol": 1', '"protocol": 99'), ProtocolError),
+        ("raise SystemExit('no such board')", RunnerFailed),
+        ('print(\'{"type":"fatal","reason":"no runtime found"}\')', DeviceNotReady),
+    ],
+)
+def test_a_runner_that_does_not_start_is_an_error_with_a_reason(
+    script: str, error: type[Exception], host: Device, work_dir: str
+) -> None:
+    """Each way to fail at the start has its own exception, and no folder is left."""
+    with pytest.raises(error), Session(host, ScriptedTransport(script), work_dir):
+        pass
+    assert not Path(work_dir).exists()
+
+
+def test_a_python_without_any_runtime_says_what_to_install(
+    host: Device, transport: Transport, work_dir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A device without a runtime names those that would do."""
+    blind = "import sys; sys.path[:] = [path for path in sys.path if 'site-packages' not in path]"
+    (tmp_path / "sitecustomize.py").write_text(blind)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(DeviceNotReady, match="install one of ai_edge_litert"), Session(host, transport, work_dir):
+        pass
+
+
+# --- one at a time ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_a_device_is_measured_by_one_session_at_a_time(
+    host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
+) -> None:
+    """The second session learns who holds the device, disturbs nothing, and may come back later."""
+    with Session(host, transport, work_dir) as first:
+        with (
+            pytest.raises(DeviceBusy, match=rf"process {first.hello.pid} has been measuring for \d+ s"),
+            Session(host, transport, work_dir),
+        ):
+            pass
+        (row,) = first.measure([shelf.job("a", "burn 10")], shelf.models, quick)
+        assert row.ok
+    with Session(host, transport, work_dir) as second:
+        assert second.hello.pid != first.hello.pid
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_a_lock_of_a_dead_process_is_taken_over(host: Device, transport: Transport, work_dir: str) -> None:
+    """A host that died leaves a lock file, which holds nobody up."""
+    Path(work_dir).mkdir(mode=0o700)
+    Path(work_dir, "lock").write_text('{"pid": 1, "since": 0}')
+    with Session(host, transport, work_dir) as session:
+        assert str(session.hello.pid) in Path(work_dir, "lock").read_text()
+
+
+_HOST = """
+    import sys
+    from pathlib import Path
+    from device_agents.inventory import find_device, open_transport
+    from device_agents.protocol import Job
+    from device_agents.session import Session
+    work_dir, digest, path = sys.argv[1:]
+    device = find_device("host")
+    with Session(device, open_transport(device), work_dir) as session:
+        print(session.hello.pid, flush=True)
+        list(session.measure([Job("stuck", digest)], {digest: Path(path)}))
+"""
+
+
+@pytest.mark.parametrize(("number", "left_behind"), [(signal.SIGKILL, True), (signal.SIGINT, False)])
+@pytest.mark.usefixtures("fake_runtime")
+def test_the_runner_ends_with_its_host(
+    number: signal.Signals,
+    left_behind: bool,
+    work_dir: str,
+    shelf: ModelShelf,
+    gate: Path,
+    meet: Callable[[Path], None],
+    ends_within: Ends,
+) -> None:
+    """A host that is killed or interrupted leaves no process; an interrupted one leaves no folder either."""
+    job = shelf.job("stuck", f"gate {gate}")
+    argv = [sys.executable, "-c", textwrap.dedent(_HOST), work_dir, job.model_sha256]
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], *filter(None, sys.path)])
+    with subprocess.Popen(
+        [*argv, str(shelf.models[job.model_sha256])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as process:
+        assert process.stdout is not None
+        runner_pid = int(process.stdout.readline())
+        meet(gate)
+        process.send_signal(number)
+        assert ends_within(runner_pid, 20)
+    assert Path(work_dir).exists() == left_behind
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_a_session_can_wait_for_another(
+    host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
+) -> None:
+    """With a wait, the end of one session is the start of the next, although the first removes the folder."""
+    first = Session(host, transport, work_dir).__enter__()
+    waiter = WaitingTransport(lambda: first.__exit__(None, None, None))
+    jobs = [shelf.job("killer", "kill 9"), shelf.job("a", "burn 10")]
+    with Session(host, waiter, work_dir, SessionLimits(lock_wait_s=30)) as second:
+        waiter.when_blocked = lambda: None
+        with pytest.raises(DeviceBusy), Session(host, transport, work_dir):
+            pass
+        rows = list(second.measure(jobs, shelf.models, quick))
+    assert [row.status for row in rows] == ["failed", "ok"]
+    assert waiter.was_blocked
+    assert not Path(work_dir).exists()
+
+
+class WaitingTransport(LocalTransport):
+    """Calls back once the runner it starts waits for the lock."""
+
+    def __init__(self, when_blocked: Callable[[], None]) -> None:
+        super().__init__()
+        self.when_blocked = when_blocked
+        self.was_blocked = False
+
+    def stream(self, argv: Sequence[str]) -> LocalProcess:
+        process = super().stream(argv)
+        while not self.was_blocked and process._process.poll() is None:  # the kernel offers no event for this
+            self.was_blocked = is_waiting_for_a_lock(process._process.pid)
+        self.when_blocked()
+        return process

@@ -14,7 +14,7 @@ It maps nothing itself: errors of the operating system are mapped where they ari
 Read next: `transport.py`.
 """
 
-# ruff: noqa: N818 — the names say what happened (UnknownDevice), and `except UnknownDevice` reads as a sentence
+
 
 from __future__ import annotations
 

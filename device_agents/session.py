@@ -278,7 +278,7 @@ class Session:
             yield stored.sha256
 
 
-class _RunnerDied(TransportError):  # noqa: N818 — named as its public siblings are
+class _RunnerDied(TransportError):
     """The runner's output ended before its answer did."""
 
 

@@ -76,9 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
     profile = _add(commands, "profile", _profile, "measure a device's latency table for a space")
     _add_device_and_space(profile)
-    profile.add_argument(
-        "--table", type=Path, help="table file to begin or complete (default: tables/DEVICE-SPACE.jsonl)"
-    )
+    profile.add_argument("--table", type=Path, help="table to begin or complete (default: tables/DEVICE-SPACE.jsonl)")
 
     search = _add(commands, "search", _search, "search the best student under a latency target")
     _add_device_and_space(search)
@@ -118,15 +116,13 @@ def _add_search_options(target: argparse.ArgumentParser) -> None:
     target.add_argument("--data", default="embedded", help="embedded, or an .npz file")
     target.add_argument("--table", help="latency table (default: tables/DEVICE-SPACE.jsonl, as profile writes it)")
     target.add_argument("--engine", default="akd", help="akd or random")
-    target.add_argument("--reward", default="soft", help="soft, hard or absolute")
-    target.add_argument("--budget", type=int, default=120, help="distinct architectures to evaluate")
+    target.add_argument("--reward", default="absolute", help="soft, hard or absolute")
+    target.add_argument("--budget", type=int, default=100, help="distinct architectures to evaluate")
     target.add_argument("--method", default="kd", help="distillation method of the final training: kd, dist or none")
     target.add_argument("--epochs", type=int, default=10, help="epochs of the final training")
     target.add_argument("--seed", type=int, default=0)
     target.add_argument("--workers", type=int, default=2, help="processes that rate candidates")
-    target.add_argument(
-        "--out", type=Path, help="run folder (default: the one of these settings under runs/, or a new one)"
-    )
+    target.add_argument("--out", type=Path, help="run folder (default: under runs/, the one of these settings)")
 
 
 def _add_data(commands: Any) -> None:
@@ -243,25 +239,19 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    import dataclasses
+
     from edgekd.bench import Bench, Model
 
     models = [Model(str(path), _read_model(path), "network") for path in dict.fromkeys(options.models)]
     with _progress() as progress, Bench(options.device, progress.note) as bench:
         rows = {m.subject: m for m in bench.measure(models)}
-    result = {
-        name: {
-            "median_ms": m.median_ms,
-            "wall_median_ms": m.wall_median_ms,
-            "samples_ns": list(m.samples_ns),
-            "flags": list(m.flags),
-        }
-        for name, m in rows.items()
-    }
     text = [
-        f"{name}: {rows[name].median_ms:.4g} ms, {rows[name].wall_median_ms:.4g} ms on the wall"
-        for name in map(str, options.models)
+        f"{name}: {m.quiet_ms:.4g} ms undisturbed, median {m.median_ms:.4g} ms, on the wall {m.wall_median_ms:.4g} ms"
+        for name, m in rows.items()
     ]
-    _print(result, text, options.format)
+    times = {name: {"quiet_ms": m.quiet_ms, "median_ms": m.median_ms} for name, m in rows.items()}
+    _print({name: {**times[name], **dataclasses.asdict(m)} for name, m in rows.items()}, text, options.format)
 
 
 def _devices(options: argparse.Namespace) -> None:

@@ -25,11 +25,11 @@ class SearchSettings:
     """[search]: how many candidates, by which engine, under which target."""
 
     engine: str = "akd"
-    budget: int = 120  # distinct architectures
+    budget: int = 100  # distinct architectures
     batch: int = 10  # proposals between two updates of the engine
     target_ms: float | str = AUTO  # "auto": half of the reference architecture's predicted latency
     target_dtype: str = "int8"  # of the table, the reward and the final check: the dtype that will ship
-    reward: str = "soft"
+    reward: str = "absolute"
     baseline: str = "random"  # a second search of the same budget for the report; "none" leaves it out
     workers: int = 2
 
@@ -39,10 +39,10 @@ class ProxySettings:
     """[proxy]: the short training by which a candidate is rated."""
 
     method: str = "kd"
-    images: int = 1000
+    images: int = 800
     epochs: int = 1
-    batch_size: int = 32
-    learning_rate: float = 0.1
+    batch_size: int = 16
+    learning_rate: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,18 +31,19 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = ""
+    temporary = path
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        if temporary != path:
+            temporary.unlink(missing_ok=True)
         raise CannotWrite(path, error) from error
 
 

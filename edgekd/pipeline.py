@@ -129,13 +129,12 @@ class _Desk:
         table = load_table(run.table_path)
         latency = LatencyModel.of(space_named(run.settings.space), table)
         data, teacher = _data_and_teacher(run)
-        settings = resolve_target(run, latency)
-        latency.check_target(settings, run.settings.search.target_dtype)
+        latency.check_target(resolve_target(run, latency), run.settings.search.target_dtype)
         return _Desk(run, latency, table_sha256(table), data, teacher, _logits_path(run, data, teacher, progress))
 
     def study(self, engine: str, file_name: str) -> Study:
         """Set up a study; its identity is everything that its samples depend on."""
-        search, proxy = self.run.settings.search, self.run.settings.proxy
+        search = self.run.settings.search
         settings = StudySettings(
             engine=engine,
             budget=search.budget,
@@ -196,8 +195,8 @@ def _data_and_teacher(run: Run) -> tuple[dataset.DataSet, Teacher]:
     shape = data.train.images.shape[1:]
     if shape != space.input_shape[1:] or data.classes != space.classes:
         raise DataError(
-            f"space {space.name} takes images {space.input_shape[1:]} of {space.classes} classes, the data {data.name} has "
-            f"{shape} of {data.classes}; choose another space or data set"
+            f"space {space.name} takes images {space.input_shape[1:]} of {space.classes} classes, "
+            f"the data {data.name} has {shape} of {data.classes}; choose another space or data set"
         )
     return data, teachers.load(run.settings.teacher, data)
 

@@ -16,7 +16,7 @@ from edgekd.graph.micro import micro_model, random_model
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.space import Space
-from latency_tables.builder import NetworkSpec, Plan, Subject, build
+from latency_tables.builder import NetworkSpec, OnRow, Plan, Subject, build
 from latency_tables.schema import DTYPES, Measurement, OpSpec
 from latency_tables.store import LatencyTable, TableFile
 
@@ -35,8 +35,8 @@ class ProfileRequest:
 
 def profile(
     request: ProfileRequest,
-    on_row: Callable[[int, int], None] = lambda done, total: None,
-    on_warning: Callable[[str], None] = lambda text: None,
+    on_row: OnRow,
+    on_warning: Callable[[str], None],
 ) -> LatencyTable:
     """Measure what the table lacks and calibrate it.
 

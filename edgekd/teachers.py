@@ -54,7 +54,8 @@ class CifarResNet(nn.Module):
         x = functional.relu(self.bn1(self.conv1(x)))
         for number in (1, 2, 3):
             x = self.get_submodule(f"layer{number}")(x)  # (B, C, H, W)
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
 class _ResBlock(nn.Module):

@@ -1,19 +1,22 @@
 """Builds a table: measures the operators and networks that it lacks, then calibrates it.
 
 How anything is measured is the caller's: it gives a `measure` function. Every measurement is in the file before the
-next is asked for, so a killed build goes on where it was.
+next is asked for, so a killed build goes on where it was. What was measured while the machine was slow, told by the
+sentinel beside it, is measured again.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latency_tables.calibrate import Calibration, Observation, calibrate
 from latency_tables.schema import Measurement, Network, OpSpec
 from latency_tables.store import LatencyTable, TableFile
 
+MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
+SLOW = 1.04  # × the table's fastest sentinel; the sentinel itself repeats to 1 to 2 %
 _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
 
 
@@ -28,6 +31,7 @@ class NetworkSpec:
 
 Subject = OpSpec | NetworkSpec
 Measure = Callable[[Sequence[Subject]], Iterator[tuple[Subject, Measurement]]]
+OnRow = Callable[[int, int], None]  # done, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +49,44 @@ class Plan:
         networks = [network for network in self.networks if network.name not in table.networks]
         return list(_spread(ops, networks))
 
+    def slow(self, table: LatencyTable) -> list[Subject]:
+        """List what was measured beside a slow sentinel and may be tried again."""
+        limit_ns = SLOW * table.sentinel_ns
 
-def build(
-    file: TableFile, plan: Plan, measure: Measure, on_row: Callable[[int, int], None] = lambda done, total: None
-) -> LatencyTable:
+        def is_slow(measurement: Measurement | None) -> bool:
+            return measurement is not None and measurement.sentinel_ns > limit_ns and measurement.attempt < MAX_ATTEMPTS
+
+        ops = [op for op in self.ops if is_slow(table.rows.get(op.key))]
+        known = {name: network.measurement for name, network in table.networks.items()}
+        return list(_spread(ops, [network for network in self.networks if is_slow(known.get(network.name))]))
+
+
+def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> LatencyTable:
     """Complete the table and give it. `on_row` is told how many measurements are done, of how many."""
-    missing = plan.missing(file.table)
-    for done, (subject, measurement) in enumerate(measure(missing) if missing else (), 1):
-        if isinstance(subject, OpSpec):
-            file.add_row(measurement)
-        else:
-            keys = tuple(op.key for op in subject.ops)
-            file.add_network(Network(subject.name, subject.dtype, keys, measurement))
-        if done % _SYNC_EVERY == 0:
-            file.sync()
-        on_row(done, len(missing))
+    table = file.table
+    for _ in range(MAX_ATTEMPTS):
+        todo = plan.missing(table) + plan.slow(table)
+        for done, (subject, measurement) in enumerate(measure(todo) if todo else (), 1):
+            _add(file, subject, measurement)
+            if done % _SYNC_EVERY == 0:
+                file.sync()
+            on_row(done, len(todo))
     for dtype in sorted({network.dtype for network in plan.networks}):
-        fit = fit_networks(file.table, dtype)
-        if file.table.calibrations.get(dtype) != fit:
+        fit = fit_networks(table, dtype)
+        if table.calibrations.get(dtype) != fit:
             file.add_calibration(dtype, fit)
     file.sync()
-    return file.table
+    return table
+
+
+def _add(file: TableFile, subject: Subject, measurement: Measurement) -> None:
+    if isinstance(subject, OpSpec):
+        before = file.table.rows.get(subject.key)
+        file.add_row(replace(measurement, attempt=before.attempt + 1 if before else 1))
+        return
+    known = file.table.networks.get(subject.name)
+    again = replace(measurement, attempt=known.measurement.attempt + 1 if known else 1)
+    file.add_network(Network(subject.name, subject.dtype, tuple(op.key for op in subject.ops), again))
 
 
 def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
@@ -76,9 +97,14 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
 
     """
     observations = [
-        Observation(sum(table.rows[key].median_ms for key in n.op_keys), len(n.op_keys), n.measurement.median_ms)
-        for n in table.networks.values()
-        if n.dtype == dtype
+        Observation(
+            rows_ms=sum(table.rows[key].quiet_ms for key in network.op_keys),
+            operators=len(network.op_keys),
+            weight_mb=sum(OpSpec.parse(key).weight_bytes for key in network.op_keys) / 1e6,
+            measured_ms=network.measurement.quiet_ms,
+        )
+        for network in table.networks.values()
+        if network.dtype == dtype
     ]
     return calibrate(observations)
 

@@ -1,10 +1,10 @@
 """Fits what isolated rows miss: networks measured whole against the sums of their operators' rows.
 
-    network_ms ≈ scale · Σ rows + per_op_ms · operators + offset_ms
+    network_ms ≈ scale · Σ rows + per_op_ms · operators + per_mb_ms · megabytes of weights + offset_ms
 
-An operator measured alone pays the fixed cost of one call of the runtime, so per_op_ms comes out negative; inside a
-network its data is less often in the cache, so scale comes out above 1. The error kept beside the fit is that of
-leaving each network out in turn. No other features are tried here, and no row is changed.
+An operator measured alone pays the fixed cost of one call of the runtime, so per_op_ms comes out negative; and its
+weights stay in the cache, while a network's are fetched again in every run, so per_mb_ms comes out positive. The error
+kept beside the fit is that of leaving each network out in turn. No row is changed here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-MIN_NETWORKS = 6  # three coefficients, and as many again to judge them by
+MIN_NETWORKS = 8  # four coefficients, and as many again to judge them by
 _INTERVAL = 0.90
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Three coefficients, and the relative errors of networks left out of the fit (0.01 is 1 %)."""
+    """Four coefficients, and the relative errors of networks left out of the fit (0.01 is 1 %)."""
 
     scale: float
     per_op_ms: float
+    per_mb_ms: float  # a megabyte is 10⁶ bytes
     offset_ms: float
     heldout_mean_error: float
     heldout_max_error: float
@@ -37,10 +38,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One network for the fit: the sum of its rows, its number of operators, and what it measured."""
+    """One network for the fit: the sum of its rows, its operators and weights, and what it measured."""
 
     rows_ms: float
     operators: int
+    weight_mb: float
     measured_ms: float
 
 
@@ -53,7 +55,7 @@ def calibrate(observations: Sequence[Observation]) -> Calibration:
     """
     if len(observations) < MIN_NETWORKS:
         raise ValueError(f"{len(observations)} networks are too few to calibrate on; measure at least {MIN_NETWORKS}")
-    features = np.array([[o.rows_ms, o.operators, 1.0] for o in observations])
+    features = np.array([[o.rows_ms, o.operators, o.weight_mb, 1.0] for o in observations])
     measured = np.array([o.measured_ms for o in observations])
     relative = features / measured[:, None]
     coefficients = _fit(relative)
@@ -61,7 +63,8 @@ def calibrate(observations: Sequence[Observation]) -> Calibration:
     return Calibration(
         scale=float(coefficients[0]),
         per_op_ms=float(coefficients[1]),
-        offset_ms=float(coefficients[2]),
+        per_mb_ms=float(coefficients[2]),
+        offset_ms=float(coefficients[3]),
         heldout_mean_error=float(errors.mean()),
         heldout_max_error=float(errors.max()),
         interval_error=float(np.sort(errors)[_interval_rank(len(errors))]),
@@ -75,12 +78,12 @@ def _interval_rank(count: int) -> int:
 
 
 def _fit(relative: Floats) -> Floats:
-    """Solve min ‖A·c − 1‖² with the scale kept positive: without an offset, and then alone, if it would not be."""
-    for columns in (3, 2, 1):
-        solution: Floats = np.linalg.lstsq(relative[:, :columns], np.ones(len(relative)), rcond=None)[0]
+    """Solve min ‖A·c − 1‖² with the scale kept positive: with fewer columns, if it would not be."""
+    for columns in (4, 3, 2, 1):
+        solution = np.linalg.lstsq(relative[:, :columns], np.ones(len(relative)), rcond=None)[0].astype(np.float64)
         if solution[0] > 0:
             break
-    return np.pad(solution, (0, 3 - columns))
+    return np.pad(solution, (0, 4 - columns))
 
 
 def _left_out_error(relative: Floats, index: int) -> float:

@@ -7,6 +7,7 @@ its line number. What the entries mean is their owner's business (store.py).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -69,9 +70,9 @@ class Journal:
                 if truncate_to is not None:
                     file.truncate(truncate_to)
                 start = file.seek(0, os.SEEK_END)
-                if file.write(line) != len(line):
+                if file.write(line) != len(line):  # the disk filled up in mid-line
                     file.truncate(start)
-                    raise OSError(28, "No space left on device")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - mapped just below
         except OSError as error:
             raise FileNotWritable(self.path, error) from error
 

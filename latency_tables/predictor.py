@@ -30,7 +30,7 @@ class Predictor:
             raise NotCalibrated(dtype)
         self.dtype = dtype
         self._calibration: Calibration = table.calibrations[dtype]
-        self._row_ms = {key: row.median_ms for key, row in table.rows.items()}
+        self._row_ms = {key: row.quiet_ms for key, row in table.rows.items()}
         self._ms: dict[OpSpec, float] = {}
 
     def predict(self, ops: Sequence[OpSpec]) -> Prediction:
@@ -41,7 +41,7 @@ class Predictor:
 
         """
         rows = [self._lookup(op) for op in ops]
-        total = self._calibrated(sum(rows), len(ops))
+        total = max(self.marginal_ms(ops) + self._calibration.offset_ms, _FLOOR_SHARE * sum(rows))
         share = total / sum(rows)
         parts = tuple(Part(op, ms * share, "table") for op, ms in zip(ops, rows, strict=True))
         margin = self._calibration.interval_error
@@ -54,11 +54,9 @@ class Predictor:
             OpNotInTable: see `predict`.
 
         """
-        return self._calibration.scale * sum(map(self._lookup, ops)) + self._calibration.per_op_ms * len(ops)
-
-    def _calibrated(self, rows_ms: float, operators: int) -> float:
         fit = self._calibration
-        return max(fit.scale * rows_ms + fit.per_op_ms * operators + fit.offset_ms, _FLOOR_SHARE * rows_ms)
+        weight_mb = sum(op.weight_bytes for op in ops) / 1e6
+        return fit.scale * sum(map(self._lookup, ops)) + fit.per_op_ms * len(ops) + fit.per_mb_ms * weight_mb
 
     def _lookup(self, op: OpSpec) -> float:
         found = self._ms.get(op)

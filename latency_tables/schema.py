@@ -7,9 +7,11 @@ write files (store.py) and does not predict (predictor.py).
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 from latency_tables.errors import OpSyntaxError
 
@@ -56,6 +58,23 @@ class OpSpec:
             if value != default:
                 parts.append(f"{name}={_spell(value)}")
         return ";".join(parts)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Give the weights' shape in TFLite's layout; an operator without weights has the shape (0,)."""
+        in_channels = self.inputs[0].shape[-1]
+        if self.kind == "conv_2d":
+            return (self.out_channels, *self.kernel, in_channels // self.groups)
+        if self.kind == "depthwise_conv_2d":
+            return (1, *self.kernel, self.out_channels)
+        if self.kind == "fully_connected":
+            return (self.out_channels, math.prod(self.inputs[0].shape[1:]))
+        return (0,)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Give the size of the weights in this dtype."""
+        return math.prod(self.weight_shape) * (4 if self.dtype == "float32" else 1)
 
     @staticmethod
     def parse(key: str) -> OpSpec:
@@ -118,8 +137,8 @@ def _parse_pair(key: str, text: str) -> tuple[int, int]:
     return dims[0], dims[1]
 
 
-def _parse_fields(key: str, fields: dict[str, str]) -> dict[str, object]:
-    parsed: dict[str, object] = {}
+def _parse_fields(key: str, fields: dict[str, str]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
     for name, text in fields.items():
         if name in ("kernel", "stride", "dilation"):
             parsed[name] = _parse_pair(key, text)
@@ -155,7 +174,10 @@ class TableKey:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Raw samples of one subject, an operator or a whole network. Each sample is the time of one inference in ns."""
+    """Raw samples of one subject, an operator or a whole network. Each sample is the time of one inference in ns.
+
+    A subject that was measured while the machine was slow is measured again; `attempt` counts from 1.
+    """
 
     subject: str  # an OpSpec key, or "network:" + name
     samples_ns: tuple[int, ...]  # on the table's clock
@@ -166,8 +188,20 @@ class Measurement:
     started_at: str  # RFC 3339, UTC
     temperatures_c: tuple[float, ...] = ()
     peak_rss_bytes: int = 0
+    sentinel_ns: int = 0  # fastest run of a fixed model beside it: how fast the machine was; 0 is unknown
+    attempt: int = 1
     source: str = "measured"  # measured | simulated | imported:<citation>
-    flags: tuple[str, ...] = ()  # "contended", "drifted"
+    flags: tuple[str, ...] = ()  # "contended": others took the CPU meanwhile
+
+    @property
+    def quiet_ms(self) -> float:
+        """Give the fastest sample in ms: the time on an undisturbed machine, which tables and predictions speak of.
+
+        What others do to shared caches, sibling threads and clocks only ever adds to a CPU time, and on a busy machine
+        it adds to most samples, so their median says more about the neighbours than about the model. Every sample is
+        itself a mean over several inferences, so a single lucky reading of the clock cannot decide.
+        """
+        return min(self.samples_ns) / 1e6
 
     @property
     def median_ms(self) -> float:
@@ -178,6 +212,27 @@ class Measurement:
     def wall_median_ms(self) -> float:
         """Give the median of one inference on the wall clock, in ms."""
         return statistics.median(self.wall_samples_ns) / 1e6
+
+
+def merged(earlier: Measurement, later: Measurement) -> Measurement:
+    """Join two attempts at one subject: all samples are kept, and the better sentinel counts.
+
+    Raises:
+        ValueError: they are not successive attempts at the same subject.
+
+    """
+    if earlier.subject != later.subject or later.attempt != earlier.attempt + 1:
+        raise ValueError(
+            f"attempt {later.attempt} at {later.subject} does not follow attempt {earlier.attempt} at {earlier.subject}"
+        )
+    known = [m.sentinel_ns for m in (earlier, later) if m.sentinel_ns]
+    return dataclasses.replace(
+        later,
+        samples_ns=earlier.samples_ns + later.samples_ns,
+        wall_samples_ns=earlier.wall_samples_ns + later.wall_samples_ns,
+        sentinel_ns=min(known, default=0),
+        flags=tuple(sorted({*earlier.flags, *later.flags})),
+    )
 
 
 @dataclass(frozen=True, slots=True)

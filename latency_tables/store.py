@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from latency_tables.calibrate import Calibration
 from latency_tables.errors import FileDamaged, OpSyntaxError
 from latency_tables.journal import Journal, read_journal
-from latency_tables.schema import DTYPES, Measurement, Network, OpSpec, TableKey
+from latency_tables.schema import DTYPES, Measurement, Network, OpSpec, TableKey, merged
 
 FORMAT, VERSION = "edgekd-table", 1
 _MAX_NS = 10**15  # eleven days; no inference takes that long
@@ -31,6 +31,16 @@ class LatencyTable:
     rows: dict[str, Measurement] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """List everything measured: operators, then whole networks."""
+        return [*self.rows.values(), *(network.measurement for network in self.networks.values())]
+
+    @property
+    def sentinel_ns(self) -> int:
+        """Give the fastest run of the sentinel beside any measurement, 0 where none is known."""
+        return min((m.sentinel_ns for m in self.measurements if m.sentinel_ns), default=0)
 
 
 class TableFile:
@@ -122,19 +132,26 @@ def _take(table: LatencyTable, entry: Mapping[str, Any]) -> None:
     if entry["type"] == "row":
         row = _measurement(fields)
         OpSpec.parse(row.subject)
-        if row.subject in table.rows:
-            raise ValueError(f"a second row for {row.subject}")
-        table.rows[row.subject] = row
+        table.rows[row.subject] = _after(table.rows.get(row.subject), row)
     elif entry["type"] == "network":
         network = _network(fields)
-        if network.name in table.networks:
-            raise ValueError(f"a second measurement of network {network.name}")
-        table.networks[network.name] = network
+        before = table.networks.get(network.name)
+        measurement = _after(before.measurement if before else None, network.measurement)
+        table.networks[network.name] = replace(network, measurement=measurement)
     elif entry["type"] == "calibration":
         dtype = _dtype(fields.pop("dtype"))
         table.calibrations[dtype] = Calibration(**_floats(fields))
     else:
         raise ValueError(f"unknown entry type {entry['type']!r}")
+
+
+def _after(before: Measurement | None, measurement: Measurement) -> Measurement:
+    """Join a further attempt to what is known; a first attempt must be the first."""
+    if before is not None:
+        return merged(before, measurement)
+    if measurement.attempt != 1:
+        raise ValueError(f"attempt {measurement.attempt} at {measurement.subject} has no attempt before it")
+    return measurement
 
 
 def _network(fields: dict[str, Any]) -> Network:
@@ -155,7 +172,7 @@ def _measurement(fields: dict[str, Any]) -> Measurement:
     wall = _times(fields["wall_samples_ns"], "wall_samples_ns")
     if not samples or len(samples) != len(wall):
         raise ValueError(f"{len(samples)} samples and {len(wall)} wall samples; there must be one of each, and some")
-    for name in ("inferences_per_sample", "warmup_ns", "init_ns", "peak_rss_bytes"):
+    for name in ("inferences_per_sample", "warmup_ns", "init_ns", "peak_rss_bytes", "sentinel_ns", "attempt"):
         _times([fields[name]], name)
     for name in ("subject", "started_at", "source"):
         if not isinstance(fields[name], str):

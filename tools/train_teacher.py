@@ -44,10 +44,7 @@ def main() -> None:
 
     def report(result: EpochResult) -> None:
         share = accuracy(network, validation)
-        print(
-            f"epoch {result.epoch}/{result.epochs}: loss {result.loss:.4f}, validation {share:.4f}, {result.seconds:.0f} s",
-            flush=True,
-        )
+        print(f"epoch {result.epoch}/{result.epochs}: loss {result.loss:.4f}, validation {share:.4f}", flush=True)
 
     train(network, Lesson(samples_of(data, data.train), method_named("none")), recipe, on_epoch=report)
     test_accuracy = accuracy(network, samples_of(data, data.test))

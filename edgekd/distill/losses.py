@@ -37,7 +37,9 @@ def dist(student_logits: Tensor, teacher_logits: Tensor, beta: float, gamma: flo
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
     """Correlate row by row: (N, M), (N, M) → (N,)."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + _EPSILON)
+    norms: Tensor = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    products: Tensor = (a * b).sum(1)
+    return products / (norms + _EPSILON)
 
 
 def cross_entropy(student_logits: Tensor, target: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def _epoch(network: Module, lesson: Lesson, recipe: Recipe, optimizer: torch.opt
         if not losses.finite(loss):
             raise TrainingDiverged(epoch, step, batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         optimizer.step()
         total += loss.detach()
     return float(total) / steps

@@ -75,7 +75,7 @@ def batches(samples: Samples, batch_size: int, seed: int, epoch: int, mirror: bo
 def balanced_subset(labels: Tensor, count: int) -> Tensor:
     """Choose the first `count` samples in an order that takes the classes in turn; give their indices."""
     rank = torch.zeros_like(labels)
-    for label in labels.unique():
+    for label in range(int(labels.max()) + 1):
         members = labels == label
         rank[members] = torch.arange(int(members.sum()))
     return torch.argsort(rank, stable=True)[:count]

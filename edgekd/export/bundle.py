@@ -5,6 +5,7 @@ Everything in the manifest was computed from the finished files. Training is dis
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,15 +71,10 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
     progress.step(2, 3, "judged through their runtimes")
     table = load_table(run.table_path)
     with Bench(run.settings.device, progress.note) as bench:
-        measured = measure(bench, bundle)
-        device = {
-            "name": bench.device.name,
-            "model": bench.device.model,
-            "soc": bench.device.soc,
-            "os": bench.device.os,
-        }
+        measured = measure(bench, bundle, table)
+        device = {name: getattr(bench.device, name) for name in ("name", "model", "soc", "os")}
     progress.step(3, 3, "measured on the device")
-    manifest = _manifest(run, bundle, table) | judged | _latencies(measured) | {"device": device}
+    manifest = _manifest(run, bundle, table) | judged | measured | {"device": device}
     run.write_json("manifest.json", manifest)
     return manifest
 
@@ -106,19 +102,21 @@ def judge(bundle: Bundle, folder: Path) -> dict[str, Any]:
     }
 
 
-def measure(bench: Bench, bundle: Bundle) -> dict[str, Measurement]:
-    """Measure the .tflite files on the device."""
+def measure(bench: Bench, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
+    """Measure the .tflite files on the device, at the speed at which its table was measured if that comes back."""
     models = [Model(name, bundle.contents[name], "network") for name in DTYPES]
-    return {measurement.subject: measurement for measurement in bench.measure(models)}
-
-
-def _latencies(measured: dict[str, Measurement]) -> dict[str, Any]:
+    measured = bench.measure_settled(models, table.sentinel_ns)
     return {
-        "measured_ms": {name: m.median_ms for name, m in measured.items()},
-        "measured_wall_ms": {name: m.wall_median_ms for name, m in measured.items()},
-        "measured_samples_ns": {name: list(m.samples_ns) for name, m in measured.items()},
-        "measured_flags": {name: list(m.flags) for name, m in measured.items()},
+        "measured_ms": {name: measured[name].quiet_ms for name in DTYPES},
+        "measured_wall_ms": {name: measured[name].wall_median_ms for name in DTYPES},
+        "measurements": {name: dataclasses.asdict(measured[name]) for name in DTYPES},
+        "slowdown": {name: _slowdown(measured[name], table) for name in DTYPES},
     }
+
+
+def _slowdown(measurement: Measurement, table: LatencyTable) -> float:
+    """Give how much slower than for the table the machine was at best: 1.0 is as fast."""
+    return measurement.sentinel_ns / table.sentinel_ns if table.sentinel_ns else 1.0
 
 
 def _manifest(run: Run, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:

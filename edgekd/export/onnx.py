@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import MissingExtra
+from edgekd.errors import EdgekdError, MissingExtra
 from edgekd.spaces.network import Network, folded_network
 
 OPSET = 18  # what onnxruntime releases of the last years read
@@ -30,7 +30,8 @@ class _ChannelsLast(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network(image.permute(0, 3, 1, 2))
+        logits: Tensor = self.network(image.permute(0, 3, 1, 2))
+        return logits
 
 
 def onnx_bytes(network: Network) -> bytes:
@@ -59,6 +60,10 @@ def onnx_bytes(network: Network) -> bytes:
             dynamo=True,
             external_data=False,
             verbose=False,
+        )
+    if program is None:
+        raise EdgekdError(
+            "torch's exporter gave no ONNX program; report this with your versions of torch and onnxscript"
         )
     model = program.model_proto
     _strip(model)

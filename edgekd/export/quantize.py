@@ -31,10 +31,11 @@ def calibrate_ranges(float_model: bytes, graph: Graph, images: FloatArray) -> Ra
         for name, values in _all_tensors(float_model, graph, images[start : start + _BATCH]).items():
             low[name] = min(low.get(name, np.inf), float(values.min()))
             high[name] = max(high.get(name, -np.inf), float(values.max()))
-    for name in low:
-        if not np.isfinite([low[name], high[name]]).all():
+    ranges = {name: (low[name], high[name]) for name in low}
+    for name, bounds in ranges.items():
+        if not np.isfinite(bounds).all():
             raise DataError(f"tensor {name} of the student is not finite on the calibration images; train it anew")
-    return {name: (low[name], high[name]) for name in low}
+    return ranges
 
 
 def _all_tensors(model: bytes, graph: Graph, images: FloatArray) -> dict[str, FloatArray]:

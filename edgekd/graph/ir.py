@@ -61,23 +61,11 @@ Parameters = Mapping[str, LayerWeights]
 WEIGHTED_KINDS = ("conv_2d", "depthwise_conv_2d", "fully_connected")
 
 
-def weight_shape(op: OpSpec) -> tuple[int, ...]:
-    """Give the shape of an operator's weights in TFLite's layout."""
-    in_channels = op.inputs[0].shape[-1]
-    if op.kind == "conv_2d":
-        return (op.out_channels, *op.kernel, in_channels // op.groups)
-    if op.kind == "depthwise_conv_2d":
-        return (1, *op.kernel, op.out_channels)
-    if op.kind == "fully_connected":
-        return (op.out_channels, math.prod(op.inputs[0].shape[1:]))
-    raise ValueError(f"operator {op.kind} has no weights")
-
-
 def macs_of(node: Node) -> int:
     """Count an operator's multiply-accumulates; operators without weights count none."""
     if node.op.kind not in WEIGHTED_KINDS:
         return 0
-    shape = weight_shape(node.op)
+    shape = node.op.weight_shape
     a_output = math.prod(shape[1:3]) if node.op.kind == "depthwise_conv_2d" else math.prod(shape[1:])
     return math.prod(node.out_shape) * a_output
 

@@ -17,7 +17,6 @@ from edgekd.graph.ir import (
     LayerWeights,
     Parameters,
     graph_of_op,
-    weight_shape,
 )
 from edgekd.graph.quantization import Ranges
 from edgekd.graph.tflite_writer import write_tflite
@@ -42,7 +41,7 @@ def random_parameters(graph: Graph) -> Parameters:
     parameters = {}
     for node in graph.nodes:
         if node.op.kind in WEIGHTED_KINDS:
-            shape = weight_shape(node.op)
+            shape = node.op.weight_shape
             fan_in = max(1, int(np.prod(shape[1:])))
             weight = rng.standard_normal(shape, np.float32) * np.float32(fan_in**-0.5)
             parameters[node.name] = LayerWeights(weight, rng.uniform(0.1, 0.5, node.op.out_channels).astype(np.float32))

@@ -66,7 +66,7 @@ def _op(model: Any, graph: Any, operator: Any) -> OpSpec:
 def _kind(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    name = _NAMES.get(number, str(number)).lower()
+    name = str(_NAMES.get(number, number)).lower()
     if name not in _KNOWN:
         raise DataError(f"operator {name.upper()} is not one that edgekd knows; known: {', '.join(_KNOWN)}")
     return name

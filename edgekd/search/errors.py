@@ -7,7 +7,6 @@
 
 It does not hold InfeasibleTarget, which the command line reports by itself: see edgekd/errors.py.
 """
-# ruff: noqa: N818 — the names say what is wrong, as those of edgekd.errors do
 
 from __future__ import annotations
 

@@ -158,8 +158,9 @@ def winner(samples: Sequence[Sample], settings: StudySettings) -> Sample:
     if not feasible:
         nearest = min(samples, key=lambda s: s.predicted_ms[dtype])
         raise NoneUnderTarget(
-            f"none of {len(samples)} samples is predicted under {target:.4g} ms ({dtype}); the nearest, {nearest.arch}, is "
-            f"at {nearest.predicted_ms[dtype]:.4g} ms; raise --target-ms or --budget, or search with --reward hard"
+            f"none of {len(samples)} samples is predicted under {target:.4g} ms ({dtype}); the nearest, "
+            f"{nearest.arch}, is at {nearest.predicted_ms[dtype]:.4g} ms; raise --target-ms or --budget, "
+            "or search with --reward absolute"
         )
     return min(feasible, key=lambda s: (-s.proxy_accuracy, s.predicted_ms[dtype], s.index))
 

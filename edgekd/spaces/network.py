@@ -18,7 +18,7 @@ from torch.nn import functional
 from edgekd.graph.ir import INPUT, Graph, LayerWeights, Node, Parameters
 
 _NORM_EPSILON = 1e-3  # MnasNet's, larger than torch's default: the fold divides by the deviation
-_NORM_MOMENTUM = 0.1
+_NORM_MOMENTUM = 0.2  # statistics forget their start within 30 steps, which is all that a proxy training has
 
 
 class Network(nn.Module):
@@ -101,10 +101,9 @@ class _Conv(nn.Module):
 
     def folded(self) -> LayerWeights:
         weight, bias = self.conv.weight.detach(), self.conv.bias
-        if self.norm is not None:
-            gain = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)  # type: ignore[operator]  # set while tracking
-            weight = weight * gain.detach().view(-1, 1, 1, 1)
-            bias = self.norm.bias - self.norm.running_mean * gain  # type: ignore[assignment,operator]  # as above
+        if isinstance(self.norm, nn.BatchNorm2d):
+            gain, bias = _gain_and_shift(self.norm)
+            weight = weight * gain.view(-1, 1, 1, 1)
         assert bias is not None  # noqa: S101 - a conv has a norm or a bias, see __init__
         layout = (1, 2, 3, 0) if self.depthwise else (0, 2, 3, 1)  # (out, in, h, w) → TFLite's
         return LayerWeights(weight.permute(layout).contiguous().numpy(), bias.detach().numpy())
@@ -125,7 +124,8 @@ class _Classifier(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.flatten(1))  # (B, classes)
+        logits: Tensor = self.linear(x.flatten(1))  # (B, classes)
+        return logits
 
     def folded(self) -> LayerWeights:
         return LayerWeights(self.linear.weight.detach().numpy(), self.linear.bias.detach().numpy())
@@ -152,25 +152,29 @@ class _AveragePool(nn.Module):
         )
 
 
-class _Mean(nn.Module):
-    def __init__(self, node: Node) -> None:
+class _Plain(nn.Module):
+    """An operator without parameters."""
+
+    def __init__(self, node: Node) -> None:  # noqa: ARG002 - every module is made from its node
         super().__init__()
 
+
+class _Mean(_Plain):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
 
 
-class _Add(_Mean):
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # two inputs
+class _Add(_Plain):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
 
 
-class _Mul(_Mean):
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # two inputs
+class _Mul(_Plain):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x * y
 
 
-class _Logistic(_Mean):
+class _Logistic(_Plain):
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
@@ -191,6 +195,15 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "relu6": functional.relu6,
 }
+
+
+def _gain_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Give batch normalisation in eval mode as x · gain + shift, each (C,)."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None  # noqa: S101 - they are tracked by default
+    assert variance is not None  # noqa: S101
+    gain = norm.weight.detach() / torch.sqrt(variance + norm.eps)
+    return gain, norm.bias.detach() - mean * gain
 
 
 def _same_padding(

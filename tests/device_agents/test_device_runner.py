@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_agents.local import LocalTransport
 from device_agents.protocol import PROTOCOL_VERSION, MeasureSettings
 from device_agents.transport import MAX_LINE_BYTES
 
@@ -280,7 +281,6 @@ def test_a_request_that_is_no_json_ends_the_runner(runner: ModuleType, tmp_path:
     assert serve(runner, tmp_path / "work", b"GET / HTTP/1.1\n").returncode == 2
 
 
-@pytest.mark.usefixtures("fake_runtime")
 def test_a_folder_that_others_can_write_to_is_refused(runner: ModuleType, tmp_path: Path) -> None:
     """The runner itself trusts no folder in which its files could be swapped, and puts nothing there."""
     folder = tmp_path / "work"
@@ -292,29 +292,25 @@ def test_a_folder_that_others_can_write_to_is_refused(runner: ModuleType, tmp_pa
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.usefixtures("fake_runtime")
 def test_libraries_cannot_write_between_the_lines(runner: ModuleType, tmp_path: Path) -> None:
     """What a library prints to stdout goes to stderr, so that each line of stdout is JSON."""
     folder, content = tmp_path / "work", b"burn 10"
     job = {"type": "job", "job": "a", "sha256": hashlib.sha256(content).hexdigest(), "kind": "operator"}
     settings = asdict(MeasureSettings(rounds=1, min_sample_us=1, warmup_min_ms=0.01, block_retries=0))
     plan = {"type": "plan", "protocol": 1, "settings": settings, "sentinel": job, "jobs": 1}
-    (tmp_path / "plan").write_text(f"{json.dumps(plan)}\n{json.dumps(job)}\n")
     (folder / "models").mkdir(parents=True, mode=0o700)
     folder.chmod(0o700)
     (folder / "models" / f"{job['sha256']}.tflite").write_bytes(content)
-    argv = [sys.executable, str(runner.__file__), "serve", str(folder)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdin.write((tmp_path / "plan").read_bytes())
-        process.stdin.flush()
-        kinds = [json.loads(process.stdout.readline())["type"] for _ in range(8)]
-        process.stdin.close()
-        noise = process.stderr.read()
-    assert kinds[0] == "hello"
-    assert kinds[-2:] == ["row", "end"]
-    assert b"noise that a library writes to stdout" in noise
+    process = LocalTransport().stream([sys.executable, str(runner.__file__), "serve", str(folder)])
+    process.write_line(json.dumps(plan).encode() + b"\n" + json.dumps(job).encode(), 20)
+    kinds = []
+    while "end" not in kinds:
+        kinds.append(json.loads(process.read_line(20) or b"{}").get("type", "end"))
+    process.close_stdin()
+    assert process.wait(20) == 0
+    assert kinds == ["hello", *["start"] * 5, "row", "end"]
+    assert "noise that a library writes to stdout" in process.stderr_tail()
 
 
 def test_probe_is_one_json_line(runner: ModuleType) -> None:

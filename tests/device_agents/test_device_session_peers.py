@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,13 +196,19 @@ def test_a_session_can_wait_for_another(
 ) -> None:
     """With a wait, the end of one session is the start of the next, although the first removes the folder."""
     first = Session(host, transport, work_dir).__enter__()
-    waiter = WaitingTransport(lambda: first.__exit__(None, None, None))
+
+    def leave() -> None:
+        shutil.rmtree(work_dir)  # what the first session's own cleaning does when it wins the race for the lock
+        with pytest.raises(DeviceNotReady, match="clean up"):
+            first.__exit__(None, None, None)
+
+    waiter = WaitingTransport(leave)
     jobs = [shelf.job("killer", "kill 9"), shelf.job("a", "burn 10")]
     with Session(host, waiter, work_dir, SessionLimits(lock_wait_s=30)) as second:
         waiter.when_blocked = lambda: None
+        rows = list(second.measure(jobs, shelf.models, quick))
         with pytest.raises(DeviceBusy), Session(host, transport, work_dir):
             pass
-        rows = list(second.measure(jobs, shelf.models, quick))
     assert [row.status for row in rows] == ["failed", "ok"]
     assert waiter.was_blocked
     assert not Path(work_dir).exists()

@@ -10,7 +10,10 @@ from torch import Tensor
 class Method(Protocol):
     """Turns logits (B, C) and targets (B,) into the scalar to minimise."""
 
-    needs_teacher: bool
+    @property
+    def needs_teacher(self) -> bool:
+        """Tell whether the loss needs the teacher's logits."""
+        ...
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> Tensor:
         """Give the training loss of one batch; teacher_logits is given where needs_teacher."""

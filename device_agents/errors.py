@@ -14,8 +14,6 @@ It maps nothing itself: errors of the operating system are mapped where they ari
 Read next: `transport.py`.
 """
 
-
-
 from __future__ import annotations
 
 from collections.abc import Sequence

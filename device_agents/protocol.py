@@ -53,23 +53,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """How a batch is measured; the defaults take about 7 ms of device time for an operator of 5 µs.
+    """How a batch is measured; the defaults take about 10 ms of device time for an operator of 5 µs.
 
-    cpu_mask pins the runner (bit n is CPU n). time_limit_s bounds a job's loading with its warm-up, and again one pass
-    over its rounds. sentinel_job_id names the job measured around every block; None takes the first of the batch.
-    sentinel_tolerance is relative; a block that drifts further is measured again, at most block_retries times.
+    Many short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its
+    best: the fastest sample repeats much better than the median. cpu_mask pins the runner (bit n is CPU n).
+    time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
+    sentinel_job_id names the job that is also measured before every round; None takes the first of the batch.
     """
 
     threads: int = 1
-    rounds: int = 3
-    samples_per_round: int = 5
-    min_sample_us: float = 300.0  # long enough that reading two clocks (0.7 µs) is 0.2 % of it
+    rounds: int = 16
+    samples_per_round: int = 2
+    min_sample_us: float = 150.0  # long enough that reading two clocks (0.7 µs) is 0.5 % of it
     warmup_runs: int = 3
     warmup_min_ms: float = 1.0
     time_limit_s: float = 60.0
-    block_size: int = 48
-    block_retries: int = 2
-    sentinel_tolerance: float = 0.02
+    block_size: int = 512  # 16 rounds over so many short operators take seconds
     sentinel_job_id: str | None = None
     seed: int = 0
     cpu_mask: int | None = None
@@ -101,13 +100,11 @@ _SETTING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("warmup_min_ms", 0, 1e5),
     ("time_limit_s", 0.05, 86_400),
     ("block_size", 1, 4096),
-    ("block_retries", 0, 10),
-    ("sentinel_tolerance", 0, 10),
     ("seed", 0, 2**31 - 1),
 )
 
 
-_REAL_SETTINGS = ("min_sample_us", "warmup_min_ms", "time_limit_s", "sentinel_tolerance")
+_REAL_SETTINGS = ("min_sample_us", "warmup_min_ms", "time_limit_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +114,9 @@ class JobResult:
     samples_ns are on `clock`: "thread_cpu" with one thread, else "wall"; wall_samples_ns are the same samples
     on the wall. A sample is the mean of `loops` runs back to back. warmup_ns is the wall time of all `warmup_runs`,
     init_ns of creating the interpreter. peak_rss_bytes is the runner's high-water mark once this job was warm.
-    sentinel_ns is the sentinel's mean around the job's block, 0 when nothing served as one.
-    contended: others took the CPU while it was measured. drifted: the sentinel left its tolerance in every attempt.
+    sentinel_ns is the sentinel's fastest run, on `clock`, in all readings while the job's block was measured: how fast
+    the machine was at its best meanwhile; 0 when nothing served as one.
+    contended: others took the CPU while it was measured.
     denormal: an output held denormal numbers, which some CPUs compute slowly.
     """
 
@@ -136,7 +134,6 @@ class JobResult:
     temperatures_c: tuple[float, ...] = ()
     sentinel_ns: int = 0
     contended: bool = False
-    drifted: bool = False
     denormal: bool = False
     error: str = ""
 
@@ -300,7 +297,6 @@ class RowReader:
             fields.numbers("temperatures_c", -100.0, 200.0, 256),
             fields.integer("sentinel_ns", 0, MAX_NS),
             fields.flag("contended"),
-            fields.flag("drifted"),
             fields.flag("denormal"),
         )
 

@@ -203,7 +203,7 @@ class Session:
 
     def _prepare(self) -> None:
         folder = str(self._work_dir)
-        self._run_python(["-c", _PREPARE, folder], "prepare the work folder " + folder)
+        self._run_python(["-S", "-c", _PREPARE, folder], "prepare the work folder " + folder)
         self._push_runner()
 
     def _push_runner(self) -> None:
@@ -245,9 +245,10 @@ class Session:
         keep_bytes = self._limits.keep_bytes
         if keep_bytes is None:
             keep_bytes = 0 if self._device.transport == "local" else 256 << 20
-        self._run_python(["-B", self._runner_path, "clean", str(self._work_dir), str(keep_bytes)], "clean up")
+        self._run_python(["-S", "-B", self._runner_path, "clean", str(self._work_dir), str(keep_bytes)], "clean up")
 
     def _run_python(self, arguments: Sequence[str], purpose: str) -> None:
+        """Run a short program of the standard library alone: -S spares it the packages installed there."""
         done = self._transport.run([self._device.python, *arguments], self._limits.command_timeout_s)
         if done.exit_code != 0:
             lines = clean_lines(done.stderr.decode("utf-8", "replace"))

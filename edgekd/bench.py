@@ -6,6 +6,7 @@ Knows no tables. The wires are device_agents' (session.py), the statistics laten
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -108,9 +109,10 @@ class Bench:
         Every sample of every attempt is kept. After _MAX_ATTEMPTS the best that could be had is given; its sentinel_ns
         says how slow the machine still was.
         """
+        limit_ns = SLOW * sentinel_ns if sentinel_ns else math.inf  # 0 is unknown: then any speed will do
         found = {m.subject: m for m in self.measure(models)}
         for _ in range(_MAX_ATTEMPTS - 1):
-            if all(m.sentinel_ns <= SLOW * sentinel_ns for m in found.values()):
+            if all(m.sentinel_ns <= limit_ns for m in found.values()):
                 break
             again = {m.subject: m for m in self.measure(models)}
             found = {name: merged(m, replace(again[name], attempt=m.attempt + 1)) for name, m in found.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import __version__
-from edgekd.errors import EdgekdError, UsageError
+from edgekd.errors import EdgekdError, MissingExtra, UsageError
 
 Command = Callable[[argparse.Namespace], None]
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -33,20 +33,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.command(options)
-        sys.stdout.flush()
     except KeyboardInterrupt:
         print("edgekd: interrupted; the same command goes on from here", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - so that the exit's flush does not fail
-        return 0
     except Exception as error:
-        code = exit_code(error)
+        known = _missing_extra(error) or error
+        code = exit_code(known)
         if code is None:
             raise
-        print(f"edgekd: {error}", file=sys.stderr)
+        print(f"edgekd: {' '.join(str(known).split())}", file=sys.stderr)  # a foreign reason may hold line breaks
         return code
     return 0
+
+
+def _missing_extra(error: Exception) -> MissingExtra | None:
+    """Say which extra to install, where an import failed for want of one."""
+    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "safetensors"):
+        return MissingExtra(error.name, "train")
+    return None
 
 
 def exit_code(error: Exception) -> int | None:
@@ -119,7 +123,7 @@ def _add_search_options(target: argparse.ArgumentParser) -> None:
     target.add_argument("--reward", default="absolute", help="soft, hard or absolute")
     target.add_argument("--budget", type=int, default=100, help="distinct architectures to evaluate")
     target.add_argument("--method", default="kd", help="distillation method of the final training: kd, dist or none")
-    target.add_argument("--epochs", type=int, default=10, help="epochs of the final training")
+    target.add_argument("--epochs", type=int, default=8, help="epochs of the final training")
     target.add_argument("--seed", type=int, default=0)
     target.add_argument("--workers", type=int, default=2, help="processes that rate candidates")
     target.add_argument("--out", type=Path, help="run folder (default: under runs/, the one of these settings)")
@@ -139,12 +143,13 @@ def _run(options: argparse.Namespace) -> None:
 
     from edgekd.config import load_config
     from edgekd.files import locked
-    from edgekd.pipeline import run_all
+    from edgekd.pipeline import check_settings, run_all
     from edgekd.runs import open_run
 
     settings = load_config(options.config)
     if options.table:
         settings = dataclasses.replace(settings, table=options.table)
+    check_settings(settings)
     run = open_run(options.out or Path("runs") / options.config.stem, settings)
     with locked(run.folder), _progress() as progress:
         run_all(run, progress)
@@ -178,10 +183,12 @@ def _profile(options: argparse.Namespace) -> None:
 
 def _search(options: argparse.Namespace) -> None:
     from edgekd.files import locked
-    from edgekd.pipeline import search_run
+    from edgekd.pipeline import check_settings, search_run
     from edgekd.runs import find_or_open_run
 
-    run = find_or_open_run(options.out, _search_settings(options))
+    settings = _search_settings(options)
+    check_settings(settings)
+    run = find_or_open_run(options.out, settings)
     with locked(run.folder), _progress() as progress:
         progress.stage("search")
         search_run(run, progress)
@@ -328,7 +335,13 @@ def _print_outcome(folder: Path, form: str) -> None:
 
 
 def _print(result: Any, text: Sequence[str], form: str) -> None:
-    print(json.dumps(result, indent=2, ensure_ascii=False) if form == "json" else "\n".join(text))
+    content = json.dumps(result, indent=2, ensure_ascii=False) if form == "json" else "\n".join(text)
+    try:
+        print(content, flush=True)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - so that the exit's flush does not fail
+        if not isinstance(error, BrokenPipeError):  # that is a reader that has seen enough, as `head`
+            raise EdgekdError(f"cannot write the result to stdout: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from edgekd.errors import ConfigError, suggest
 from latency_tables.schema import DTYPES
 
 AUTO = "auto"
+_TOO_LARGE = 1 << 63  # torch's seeds end there, and everything else long before
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class DistilSettings:
     """[distil]: the winner's training."""
 
     method: str = "kd"
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: int = 8
+    batch_size: int = 64
     learning_rate: float = 0.1
     threads: int = 2
 
@@ -94,7 +95,7 @@ def load_config(path: Path) -> Settings:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"config {path} is not TOML: {error}") from error
     return settings_from(content, str(path))
 
@@ -131,7 +132,7 @@ def _build(kind: type[S], content: dict[str, Any], where: str, prefix: str) -> S
 
 def _typed(value: object, hint: Any, where: str) -> object:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
@@ -155,7 +156,8 @@ def _check(settings: Settings, where: str) -> None:
 
 
 def _check_number(value: object, name: str, where: str) -> None:
-    if isinstance(value, int) and value < (0 if name == "seed" else 1):
-        raise ConfigError(f"{where}: {name} is {value}; it must be at least {0 if name == 'seed' else 1}")
+    least = 0 if name == "seed" else 1
+    if isinstance(value, int) and not least <= value < _TOO_LARGE:
+        raise ConfigError(f"{where}: {name} is {value}; it must be at least {least} and below 2⁶³")
     if isinstance(value, float) and not 0 < value < math.inf:
         raise ConfigError(f"{where}: {name} is {value}; it must be above 0 and finite")

@@ -69,6 +69,7 @@ class InfeasibleTarget(EdgekdError):
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Word a suggestion: the nearest known name if there is one, and all of them."""
     known = sorted(choices)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    spelled = {choice.lower(): choice for choice in known}
+    nearest = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.4)
+    hint = f"did you mean {spelled[nearest[0]]!r}? " if nearest else ""
     return f"{hint}known: {', '.join(known) if known else 'none'}"

@@ -42,9 +42,10 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
+        raise CannotWrite(path, error) from error
+    finally:  # also when the user interrupts; after the rename there is nothing of that name
         if temporary != path:
             temporary.unlink(missing_ok=True)
-        raise CannotWrite(path, error) from error
 
 
 def _umask() -> int:

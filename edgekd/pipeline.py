@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.config import AUTO
+from device_agents.inventory import find_device
+from edgekd.config import AUTO, Settings
 from edgekd.data import dataset
 from edgekd.errors import DataError
 from edgekd.files import write_atomic
 from edgekd.profile import ProfileRequest, profile
 from edgekd.progress import Progress
-from edgekd.runs import Run, winner_arch
+from edgekd.runs import Run, read_winner
+from edgekd.search.engines import engine_named
 from edgekd.search.latency import LatencyModel
 from edgekd.search.reward import Reward
 from edgekd.search.study import Sample, Study, StudySettings, winner
@@ -30,6 +32,25 @@ from latency_tables.store import load_table, table_sha256
 if TYPE_CHECKING:
     from edgekd.distill.train import EpochResult
     from edgekd.teachers import Teacher
+
+
+def check_settings(settings: Settings) -> None:
+    """See, before a run folder is begun or anything measured, that all that the settings name exists and fits.
+
+    Raises:
+        DeviceError, UnknownName: there is no such device, space, engine, reward or method.
+        DataError: the data or the teacher is missing or damaged, or does not fit the space.
+
+    """
+    from edgekd.distill.methods import method_named
+
+    find_device(settings.device)
+    Reward(settings.search.reward)
+    for engine in {settings.search.engine, settings.search.baseline} - {"none"}:
+        engine_named(engine)
+    for method in (settings.proxy.method, settings.distil.method):
+        method_named(method)
+    _data_and_teacher(settings)
 
 
 def run_all(run: Run, progress: Progress) -> None:
@@ -73,11 +94,12 @@ def distil_run(run: Run, progress: Progress) -> None:
     """Train the winner with the teacher; every whole epoch is kept."""
     from edgekd.distill.student import StudentPlan, train_student
 
-    arch = winner_arch(run)
-    data, teacher = _data_and_teacher(run)
+    arch = read_winner(run).arch
+    data, teacher = _data_and_teacher(run.settings)
     logits = _logits_path(run, data, teacher, progress)
     plan = StudentPlan(run.settings, arch, run.folder / "student.safetensors")
-    history = Journal(run.folder / "distil.jsonl", {"format": "edgekd-distil", "version": 1, "arch": str(arch)})
+    lesson = {"arch": str(arch), "data_sha256": data.sha256, "teacher_sha256": teacher.sha256}
+    history = Journal(run.folder / "distil.jsonl", {"format": "edgekd-distil", "version": 1, **lesson})
 
     def on_epoch(result: EpochResult) -> None:
         if len(history.entries) < result.epoch:
@@ -128,7 +150,7 @@ class _Desk:
         """Load the table, data and teacher; the teacher's logits are computed here if they are not there yet."""
         table = load_table(run.table_path)
         latency = LatencyModel.of(space_named(run.settings.space), table)
-        data, teacher = _data_and_teacher(run)
+        data, teacher = _data_and_teacher(run.settings)
         latency.check_target(resolve_target(run, latency), run.settings.search.target_dtype)
         return _Desk(run, latency, table_sha256(table), data, teacher, _logits_path(run, data, teacher, progress))
 
@@ -187,18 +209,18 @@ def _target_fields(settings: StudySettings) -> dict[str, Any]:
     return {"target_ms": settings.target_ms, "target_dtype": settings.target_dtype}
 
 
-def _data_and_teacher(run: Run) -> tuple[dataset.DataSet, Teacher]:
+def _data_and_teacher(settings: Settings) -> tuple[dataset.DataSet, Teacher]:
     from edgekd import teachers
 
-    data = dataset.load(run.settings.data)
-    space = space_named(run.settings.space)
+    space = space_named(settings.space)
+    data = dataset.load(settings.data)
     shape = data.train.images.shape[1:]
     if shape != space.input_shape[1:] or data.classes != space.classes:
         raise DataError(
             f"space {space.name} takes images {space.input_shape[1:]} of {space.classes} classes, "
             f"the data {data.name} has {shape} of {data.classes}; choose another space or data set"
         )
-    return data, teachers.load(run.settings.teacher, data)
+    return data, teachers.load(settings.teacher, data)
 
 
 def _logits_path(run: Run, data: dataset.DataSet, teacher: Teacher, progress: Progress) -> Path:

@@ -22,9 +22,10 @@ from typing import Any
 
 from edgekd import __version__
 from edgekd.config import Settings, settings_from
-from edgekd.errors import ConfigError, DataError
+from edgekd.errors import ConfigError, DataError, UsageError
 from edgekd.files import make_folder, write_atomic
 from edgekd.spaces.arch import Arch
+from edgekd.spaces.mnasnet import space_named
 
 FORMAT, VERSION = "edgekd-run", 1
 _PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnx", "onnxruntime", "onnxscript", "flatbuffers", "safetensors")
@@ -91,12 +92,20 @@ def find_or_open_run(folder: Path | None, settings: Settings, parent: Path = Pat
     if folder is not None:
         return open_run(folder, settings)
     for path in sorted(parent.glob("*/run.json")):
-        if load_run(path.parent).settings == settings:
+        if _settings_in(path.parent) == settings:
             return open_run(path.parent, settings)
     number = 1
     while (parent / str(number)).exists():
         number += 1
     return open_run(parent / str(number), settings)
+
+
+def _settings_in(folder: Path) -> Settings | None:
+    """Give a neighbour's settings; one that cannot be read is not the run that is looked for."""
+    try:
+        return load_run(folder).settings
+    except UsageError:
+        return None
 
 
 def load_run(folder: Path) -> Run:
@@ -128,7 +137,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}); restore it or begin a new run") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is no JSON object; restore it or begin a new run")
@@ -146,9 +155,31 @@ def versions() -> dict[str, str]:
     return found
 
 
-def winner_arch(run: Run) -> Arch:
-    """Give the architecture that the search chose."""
-    return Arch.parse(str(run.read_json("winner.json", "edgekd search").get("arch")))
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """What the search chose, and under which target."""
+
+    arch: Arch
+    target_ms: float
+    target_dtype: str
+
+
+def read_winner(run: Run) -> Winner:
+    """Give the architecture that the search chose.
+
+    Raises:
+        DataError, UsageError: winner.json is missing or damaged, or names no architecture of the run's space.
+
+    """
+    content = run.read_json("winner.json", "edgekd search")
+    arch = Arch.parse(str(content.get("arch")))
+    space_named(run.settings.space).choices(arch)
+    target_ms, target_dtype = content.get("target_ms"), content.get("target_dtype")
+    if not isinstance(target_ms, float) or target_dtype != run.settings.search.target_dtype:
+        raise DataError(
+            f"{run.folder / 'winner.json'} has target {target_ms!r} ms ({target_dtype!r}); remove it and search again"
+        )
+    return Winner(arch, target_ms, target_dtype)
 
 
 def _first_difference(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

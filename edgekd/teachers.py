@@ -86,13 +86,13 @@ def load(source: str, data: DataSet) -> Teacher:
     """
     path = EMBEDDED if source == "embedded" else Path(source)
     record, tensors = _read(path)
+    _check_fit(path, record, data)  # before the network is made: a damaged size could ask for terabytes
     module = CifarResNet(record["architecture"], int(record["in_channels"]), int(record["classes"]))
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise DataError(f"teacher {path}: weights do not fit {record['architecture']} ({reason})") from error
-    _check_fit(path, record, data)
     module.eval().requires_grad_(requires_grad=False)
     return Teacher(source, hashlib.sha256(path.read_bytes()).hexdigest(), module, record)
 
@@ -107,7 +107,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except (OSError, SafetensorError) as error:
         raise DataError(f"teacher {path}: not a readable safetensors file ({error})") from error
     missing = [key for key in ("architecture", "classes", "in_channels", "input_shape") if key not in record]
-    if missing or not all(record[key].isdigit() for key in ("classes", "in_channels")):
+    if missing or not all(record[key].isdecimal() for key in ("classes", "in_channels")):
         raise DataError(f"teacher {path}: its metadata does not name {', '.join(missing) or 'numbers of classes'}")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise DataError(f"teacher {path}: a weight is not finite")
@@ -118,5 +118,5 @@ def _check_fit(path: Path, record: dict[str, str], data: DataSet) -> None:
     shape = list(data.train.images.shape[1:])
     if int(record["classes"]) != data.classes:
         raise DataError(f"teacher {path} knows {record['classes']} classes, the data {data.name} has {data.classes}")
-    if record["input_shape"] != json.dumps(shape):
+    if record["input_shape"] != json.dumps(shape) or int(record["in_channels"]) != shape[-1]:
         raise DataError(f"teacher {path} takes images {record['input_shape']}, the data {data.name} has {shape}")

@@ -90,7 +90,9 @@ def _add(file: TableFile, subject: Subject, measurement: Measurement) -> None:
 
 
 def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
-    """Calibrate a dtype on the networks that the table holds.
+    """Calibrate a dtype on the networks that the table holds with all their operators.
+
+    Networks of another space, whose build was ended before its operators were measured, are left out.
 
     Raises:
         ValueError: there are too few of them.
@@ -104,7 +106,7 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
             measured_ms=network.measurement.quiet_ms,
         )
         for network in table.networks.values()
-        if network.dtype == dtype
+        if network.dtype == dtype and table.rows.keys() >= set(network.op_keys)
     ]
     return calibrate(observations)
 

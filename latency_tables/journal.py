@@ -36,9 +36,11 @@ class Journal:
         self.path = path
         self.header: Entry = json.loads(to_line(header))
         self.entries: list[Entry] = []
-        content = _whole_lines(path) if path.exists() else b""
+        whole = _read(path) if path.exists() else b""
+        content = _whole_lines(whole)
         lines = list(_parse(path, content))
         if not lines:
+            _check_cut_header(path, whole, self.header)
             self._write(self.header, truncate_to=0)
             return
         _check_header(path, lines[0], self.header)
@@ -97,7 +99,7 @@ def read_journal(path: Path) -> list[Entry]:
         FileDamaged: it is missing, empty, or a line cannot be read.
 
     """
-    lines = list(_parse(path, _whole_lines(path)))
+    lines = list(_parse(path, _whole_lines(_read(path))))
     if not lines:
         raise FileDamaged(path, 1, "there is no header")
     return lines
@@ -109,11 +111,20 @@ def _check_header(path: Path, found: Entry, wanted: Entry) -> None:
             raise OtherSettings(path, key, found.get(key), wanted.get(key))
 
 
-def _whole_lines(path: Path) -> bytes:
+def _check_cut_header(path: Path, content: bytes, header: Entry) -> None:
+    """See that a file without a whole line is what a kill left of this header, not a file of someone else's."""
+    if not to_line(header).encode().startswith(content):
+        raise FileDamaged(path, 1, "there is no whole line, and no beginning of this file's header either")
+
+
+def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise FileDamaged(path, 1, error.strerror or str(error)) from error
+
+
+def _whole_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 

@@ -88,7 +88,7 @@ class OpSpec:
         if len(parts) < 3 or not re.fullmatch(r"[a-z][a-z0-9_]*", parts[0]) or not parts[2].startswith("in="):
             raise OpSyntaxError(key, "expected kind;dtype;in=shape[,shape];name=value…")
         fields = dict(_split_field(key, part) for part in parts[3:])
-        inputs = tuple(_parse_tensor(key, text) for text in parts[2][3:].split(",") if text)
+        inputs = tuple(_parse_tensor(key, text) for text in parts[2][3:].split(","))
         spec = OpSpec(kind=parts[0], inputs=inputs, dtype=parts[1], **_parse_fields(key, fields))
         if spec.dtype not in DTYPES:
             raise OpSyntaxError(key, f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}")

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from latency_tables.calibrate import Calibration
 from latency_tables.errors import FileDamaged, OpSyntaxError
@@ -21,6 +21,9 @@ from latency_tables.schema import DTYPES, Measurement, Network, OpSpec, TableKey
 
 FORMAT, VERSION = "edgekd-table", 1
 _MAX_NS = 10**15  # eleven days; no inference takes that long
+_MAX_NUMBER = 1e12  # coefficients in ms and temperatures are far below
+
+_Name = TypeVar("_Name")
 
 
 @dataclass
@@ -74,8 +77,9 @@ class TableFile:
         self._journal.sync()
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        _take(self.table, entry)  # first, so that nothing wrong reaches the file
+        part, name, value = _place(self.table, entry)  # first, so that nothing wrong reaches the file
         self._journal.append(entry)
+        part[name] = value  # last, so that nothing is in the table that a full disk kept from the file
 
 
 def load_table(path: Path) -> LatencyTable:
@@ -120,29 +124,34 @@ def _load(path: Path, key: TableKey, entries: list[dict[str, Any]]) -> LatencyTa
     table = LatencyTable(key)
     for number, entry in enumerate(entries, 2):
         try:
-            _take(table, entry)
-        except (ValueError, TypeError, KeyError, OpSyntaxError) as error:
+            part, name, value = _place(table, entry)
+        except KeyError as error:
+            raise FileDamaged(path, number, f"field {error} is missing") from error
+        except (ValueError, TypeError, OpSyntaxError) as error:
             raise FileDamaged(path, number, str(error)) from error
+        part[name] = value
     return table
 
 
-def _take(table: LatencyTable, entry: Mapping[str, Any]) -> None:
-    """Add one entry to the table; ValueError, TypeError or KeyError say what is wrong with it."""
+def _place(table: LatencyTable, entry: Mapping[str, Any]) -> tuple[dict[str, Any], str, Any]:
+    """Give the part of the table that an entry belongs to, its name there and its value.
+
+    The table is not changed. ValueError, TypeError, KeyError or OpSyntaxError say what is wrong with the entry.
+    """
     fields = {name: value for name, value in entry.items() if name != "type"}
     if entry["type"] == "row":
         row = _measurement(fields)
         OpSpec.parse(row.subject)
-        table.rows[row.subject] = _after(table.rows.get(row.subject), row)
-    elif entry["type"] == "network":
+        return table.rows, row.subject, _after(table.rows.get(row.subject), row)
+    if entry["type"] == "network":
         network = _network(fields)
         before = table.networks.get(network.name)
         measurement = _after(before.measurement if before else None, network.measurement)
-        table.networks[network.name] = replace(network, measurement=measurement)
-    elif entry["type"] == "calibration":
+        return table.networks, network.name, replace(network, measurement=measurement)
+    if entry["type"] == "calibration":
         dtype = _dtype(fields.pop("dtype"))
-        table.calibrations[dtype] = Calibration(**_floats(fields))
-    else:
-        raise ValueError(f"unknown entry type {entry['type']!r}")
+        return table.calibrations, dtype, Calibration(**_floats(fields))
+    raise ValueError(f"unknown entry type {entry['type']!r}")
 
 
 def _after(before: Measurement | None, measurement: Measurement) -> Measurement:
@@ -155,10 +164,13 @@ def _after(before: Measurement | None, measurement: Measurement) -> Measurement:
 
 
 def _network(fields: dict[str, Any]) -> Network:
-    keys = tuple(fields["op_keys"])
+    keys = _texts(fields["op_keys"], "op_keys")
     for key in keys:
         OpSpec.parse(key)
-    return Network(str(fields["name"]), _dtype(fields["dtype"]), keys, _measurement(dict(fields["measurement"])))
+    measurement = _measurement(dict(fields["measurement"]))
+    if not keys or fields["name"] != measurement.subject:
+        raise ValueError(f"network {fields['name']!r} has no operators or another subject, {measurement.subject!r}")
+    return Network(measurement.subject, _dtype(fields["dtype"]), keys, measurement)
 
 
 def _dtype(value: object) -> str:
@@ -177,10 +189,16 @@ def _measurement(fields: dict[str, Any]) -> Measurement:
     for name in ("subject", "started_at", "source"):
         if not isinstance(fields[name], str):
             raise TypeError(f"{name} is {fields[name]!r}, not text")
-    if min(samples) <= 0 or fields["inferences_per_sample"] <= 0:
+    if min(*samples, *wall, fields["inferences_per_sample"]) <= 0:
         raise ValueError("a time or a count of inferences is not above 0")
-    tuples = {"samples_ns": samples, "wall_samples_ns": wall, "flags": tuple(map(str, fields["flags"]))}
-    return Measurement(**(fields | tuples | {"temperatures_c": tuple(map(float, fields["temperatures_c"]))}))
+    temperatures = dict(enumerate(fields["temperatures_c"]))
+    tuples = {
+        "samples_ns": samples,
+        "wall_samples_ns": wall,
+        "temperatures_c": tuple(_floats(temperatures).values()),
+        "flags": _texts(fields["flags"], "flags"),
+    }
+    return Measurement(**(fields | tuples))
 
 
 def _times(values: object, name: str) -> tuple[int, ...]:
@@ -189,7 +207,15 @@ def _times(values: object, name: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _floats(fields: dict[str, Any]) -> dict[str, float]:
+def _texts(values: object, name: str) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or any(not isinstance(v, str) for v in values):
+        raise TypeError(f"{name} is {values!r}, not a list of texts")
+    return tuple(values)
+
+
+def _floats(fields: dict[_Name, Any]) -> dict[_Name, float]:
     if any(isinstance(v, bool) or not isinstance(v, int | float) for v in fields.values()):
-        raise ValueError(f"a calibration holds something else than numbers: {fields}")
+        raise ValueError(f"something else than numbers: {fields}")
+    if not all(abs(v) <= _MAX_NUMBER for v in fields.values()):  # said this way round, it is false for NaN too
+        raise ValueError(f"a number that is not finite or absurdly large: {fields}")
     return {name: float(value) for name, value in fields.items()}

@@ -15,7 +15,6 @@ import fcntl
 import gc
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import math
@@ -45,10 +44,12 @@ RUNTIMES = (
     ("tflite_runtime", "tflite_runtime.interpreter", ("tflite-runtime",)),
     ("tensorflow", "tensorflow.lite", ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64")),
 )
-BLOCK_BYTES = 64 << 20  # models alive together in one block: a board of 1 GB must hold them, packed once more
-BLOCK_NS = 4_000_000_000  # a block closes once it takes longer: the sentinel must see slow drift too
-SENTINEL_SAMPLES = 15  # its median of 15 repeats within a few tenths of a per cent
-SENTINEL_NS = 50_000_000  # a slow sentinel takes fewer samples, at least 3
+# Models alive together in one block, with their inputs and outputs: a board of 1 GB must hold them, packed once more.
+BLOCK_BYTES = 128 << 20
+# A block closes once it takes longer. Its jobs need some seconds to meet the machine at its best, but no row comes home
+# before its block is complete.
+BLOCK_NS = 8_000_000_000
+SENTINEL_SAMPLES = 2  # a reading: the first one warms the caches up, and the fastest of all readings counts
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
 TINY_FLOAT = 1.1754944e-38  # the smallest normal float32
 # A median loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run.
@@ -146,6 +147,8 @@ def load_runtime() -> tuple[str, str, Callable[..., Any]] | None:
 
 def package_version(packages: tuple[str, ...]) -> str:
     """Return the version of the first package that is installed."""
+    import importlib.metadata  # takes longer to import than all the rest, and `clean` needs none of it
+
     for package in packages:
         try:
             return importlib.metadata.version(package)
@@ -178,25 +181,28 @@ class Candidate:
         self.facts: dict[str, Any] = {}
 
 
-class Trial:
-    """The samples of one block in one attempt, with the sentinel before and after."""
+class Block:
+    """Jobs that are visited together in every round, and what was seen on the way."""
 
-    def __init__(self, before_ns: float) -> None:
-        self.before_ns = before_ns
-        self.after_ns = before_ns
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+        self.size_bytes = 0
+        self.expected_ns = 0
+        self.sentinel_ns: list[float] = []  # of one run, all readings
         self.samples: dict[str, list[tuple[int, int]]] = {}
         self.started_at: dict[str, str] = {}
         self.switches: dict[str, int] = {}
         self.spent_s: dict[str, float] = {}
 
-    @property
-    def drift(self) -> float:
-        """Return how far the sentinel moved, relative to its first reading."""
-        return abs(self.after_ns / self.before_ns - 1) if self.before_ns else 0.0
+    def add(self, candidate: Candidate, expected_ns: int) -> None:
+        """Take a job in that will cost so much time."""
+        self.candidates.append(candidate)
+        self.size_bytes += candidate.size_bytes
+        self.expected_ns += expected_ns
 
 
 class Batch:
-    """Load jobs block by block; visit each block's jobs in rounds of shuffled order between two sentinel readings."""
+    """Load jobs block by block; visit each block's jobs in rounds of shuffled order, the sentinel before each round."""
 
     def __init__(self, wire: Wire, folder: str, make: Callable[..., Any], settings: dict[str, Any]) -> None:
         self.wire = wire
@@ -222,14 +228,14 @@ class Batch:
     def run(self, sentinel: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
         """Answer every job with one row, block by block."""
         self.choose_sentinel([sentinel, *jobs])
-        block: list[Candidate] = []
+        block = Block()
         for job in jobs:
             candidate = self.load_or_fail(job)
             if candidate is not None:
-                block.append(candidate)
+                block.add(candidate, self.expected_ns(candidate))
             if self.is_full(block):
                 self.measure_block(block)
-                block = []
+                block = Block()
         self.measure_block(block)
 
     def choose_sentinel(self, jobs: list[dict[str, Any]]) -> None:
@@ -258,7 +264,7 @@ class Batch:
             interpreter.allocate_tensors()
             init_ns = time.perf_counter_ns() - began
             fill_inputs(interpreter, self.settings["seed"])
-            candidate = Candidate(job["job"], interpreter.invoke, len(content))
+            candidate = Candidate(job["job"], interpreter.invoke, len(content) + io_bytes(interpreter))
             candidate.facts = dict(self.warm_up(candidate), init_ns=init_ns, denormal=has_denormals(interpreter))
         candidate.facts["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         expected_s = self.expected_ns(candidate) / 1e9
@@ -286,62 +292,50 @@ class Batch:
         samples = self.settings["rounds"] * self.settings["samples_per_round"]
         return int(samples * candidate.loops * candidate.run_ns)
 
-    def is_full(self, block: list[Candidate]) -> bool:
+    def is_full(self, block: Block) -> bool:
         """Tell whether a block has enough jobs, bytes or work."""
         return (
-            len(block) >= self.settings["block_size"]
-            or sum(candidate.size_bytes for candidate in block) >= BLOCK_BYTES
-            or sum(map(self.expected_ns, block)) >= BLOCK_NS
+            len(block.candidates) >= self.settings["block_size"]
+            or block.size_bytes >= BLOCK_BYTES
+            or block.expected_ns >= BLOCK_NS
         )
 
-    def measure_block(self, block: list[Candidate]) -> None:
-        """Measure a block until the sentinel holds still, at most as often as allowed, and send its rows."""
-        if not block:
+    def measure_block(self, block: Block) -> None:
+        """Visit every job of a block in each round, read the sentinel before each and at the end, and send the rows."""
+        if not block.candidates:
             return
-        trials = []
-        for _ in range(1 + self.settings["block_retries"]):
-            trials.append(self.attempt(block))
-            if trials[-1].drift <= self.settings["sentinel_tolerance"]:
-                break
-        best = min(trials, key=lambda trial: trial.drift)  # one attempt is kept whole, never two averaged
-        temperatures_c = read_temperatures_c()
-        for candidate in block:
-            self.wire.send(**self.row(candidate, best), temperatures_c=temperatures_c)
-        gc.collect()
-
-    def attempt(self, block: list[Candidate]) -> Trial:
-        """Visit every job of a block in each round, between two readings of the sentinel."""
-        trial = Trial(self.read_sentinel())
         for _ in range(self.settings["rounds"]):
-            visits = list(block)
+            self.read_sentinel(block)
+            visits = list(block.candidates)
             self.order.shuffle(visits)
             for candidate in visits:
-                self.visit(candidate, trial)
-        trial.after_ns = self.read_sentinel()
-        return trial
+                self.visit(candidate, block)
+        self.read_sentinel(block)
+        temperatures_c = read_temperatures_c()
+        for candidate in block.candidates:
+            self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
+        gc.collect()
 
-    def visit(self, candidate: Candidate, trial: Trial) -> None:
+    def visit(self, candidate: Candidate, block: Block) -> None:
         """Take the samples of one job in one round."""
         invoke, loops = candidate.invoke, candidate.loops
-        with self.limited(candidate.job_id, "measure", trial.spent_s):
-            trial.started_at.setdefault(candidate.job_id, utc_now())
+        with self.limited(candidate.job_id, "measure", block.spent_s):
+            block.started_at.setdefault(candidate.job_id, utc_now())
             sample(invoke, max(1, loops // 4))  # the job before this one left the caches to itself
             switches = involuntary_switches()
             taken = [sample(invoke, loops) for _ in range(self.settings["samples_per_round"])]
             switches = involuntary_switches() - switches
-        trial.samples.setdefault(candidate.job_id, []).extend(taken)
-        trial.switches[candidate.job_id] = trial.switches.get(candidate.job_id, 0) + switches
+        block.samples.setdefault(candidate.job_id, []).extend(taken)
+        block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
 
-    def read_sentinel(self) -> float:
-        """Return the sentinel's median in ns, 0 without one."""
+    def read_sentinel(self, block: Block) -> None:
+        """Take a short reading of the sentinel, if there is one."""
         if self.sentinel is None:
-            return 0.0
+            return
         invoke, loops = self.sentinel.invoke, self.sentinel.loops
-        count = max(3, min(SENTINEL_SAMPLES, SENTINEL_NS // (loops * self.sentinel.run_ns)))
         with self.limited(self.sentinel.job_id, "sentinel", {}):
-            sample(invoke, max(1, loops // 4))
-            taken = [sample(invoke, loops) for _ in range(count)]
-        return statistics.median(self.on_clock(cpu, wall) for cpu, wall in taken) / loops
+            taken = [sample(invoke, loops) for _ in range(SENTINEL_SAMPLES)]
+        block.sentinel_ns += [self.on_clock(cpu, wall) / loops for cpu, wall in taken]
 
     @contextmanager
     def limited(self, job_id: str, phase: str, spent_s: dict[str, float]) -> Iterator[None]:
@@ -363,9 +357,9 @@ class Batch:
         """Choose the reading of the clock that this batch is measured on."""
         return cpu_ns if self.clock == "thread_cpu" else wall_ns
 
-    def row(self, candidate: Candidate, trial: Trial) -> dict[str, Any]:
+    def row(self, candidate: Candidate, block: Block) -> dict[str, Any]:
         """Put together what is answered for a job."""
-        taken, loops = trial.samples[candidate.job_id], candidate.loops
+        taken, loops = block.samples[candidate.job_id], candidate.loops
         return {
             "type": "row",
             "job": candidate.job_id,
@@ -373,10 +367,9 @@ class Batch:
             "wall_samples_ns": [max(1, round(wall / loops)) for _, wall in taken],
             "clock": self.clock,
             "loops": loops,
-            "started_at": trial.started_at[candidate.job_id],
-            "sentinel_ns": round((trial.before_ns + trial.after_ns) / 2),
-            "contended": self.is_contended(taken, trial.switches[candidate.job_id]),
-            "drifted": trial.drift > self.settings["sentinel_tolerance"],
+            "started_at": block.started_at[candidate.job_id],
+            "sentinel_ns": max(1, round(min(block.sentinel_ns))) if block.sentinel_ns else 0,
+            "contended": self.is_contended(taken, block.switches[candidate.job_id]),
             **candidate.facts,
         }
 
@@ -406,22 +399,37 @@ def read_model(folder: str, sha256: str) -> bytes:
 
 def fill_inputs(interpreter: Any, seed: int) -> None:
     """Fill every input once with values of a real range: zeros would let kernels take short cuts."""
+    for tensor in interpreter.get_input_details():
+        interpreter.set_tensor(tensor["index"], filling(tensor, seed))
+
+
+def filling(tensor: dict[str, Any], seed: int) -> Any:
+    """Draw values of a real range in a tensor's type and shape. Raises TypeError for a type that has none."""
     import numpy as np  # comes with the runtime; probe and clean must work without either
 
-    values = np.random.default_rng(seed)
-    filling: Any
-    for tensor in interpreter.get_input_details():
-        shape, dtype = tuple(tensor["shape"]), np.dtype(tensor["dtype"])
-        if dtype.kind == "f":
-            filling = values.uniform(-1.0, 1.0, shape)
-        elif dtype.itemsize == 1 and dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            filling = values.integers(limits.min, limits.max, shape, endpoint=True)
-        elif dtype.kind in "iub":
-            filling = values.integers(0, 1, shape, endpoint=True)  # wide integers are mostly indices: keep them valid
-        else:
-            raise TypeError(f"cannot fill an input of type {dtype}")
-        interpreter.set_tensor(tensor["index"], filling.astype(dtype))
+    shape, dtype = tuple(tensor["shape"]), np.dtype(tensor["dtype"])
+    values = np.random.default_rng([seed, tensor["index"]])
+    if dtype.kind == "f":
+        return values.uniform(-1.0, 1.0, shape).astype(dtype)
+    if dtype.itemsize == 1 and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return values.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype)
+    if dtype.kind in "iub":
+        # Wide integers are mostly indices: keep them valid.
+        return values.integers(0, 1, shape, endpoint=True).astype(dtype)
+    raise TypeError(f"cannot fill an input of type {dtype}")
+
+
+def io_bytes(interpreter: Any) -> int:
+    """Count the bytes of all inputs and outputs, which live as long as the interpreter."""
+    return sum(map(tensor_bytes, [*interpreter.get_input_details(), *interpreter.get_output_details()]))
+
+
+def tensor_bytes(tensor: dict[str, Any]) -> int:
+    """Count the bytes of a tensor from its description."""
+    import numpy as np  # as in `filling`
+
+    return math.prod(map(int, tensor["shape"])) * int(np.dtype(tensor["dtype"]).itemsize)
 
 
 def has_denormals(interpreter: Any) -> bool:

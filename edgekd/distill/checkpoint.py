@@ -58,22 +58,25 @@ def restore(path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimiz
         if metadata.get(name) != value:
             raise DataError(f"checkpoint {path} was made with {name} {metadata.get(name)}, not {value}; remove it")
     epochs_done = metadata.get("epochs_done", "")
-    if not epochs_done.isdigit() or not 0 < int(epochs_done) <= recipe.epochs:
+    if not epochs_done.isdecimal() or not 0 < int(epochs_done) <= recipe.epochs:
         raise DataError(f"checkpoint {path} holds {epochs_done!r} epochs of {recipe.epochs}; remove it")
     _apply(path, tensors, network, optimizer)
     return int(epochs_done)
 
 
-def load_weights(path: Path, network: torch.nn.Module) -> None:
-    """Load only the weights, for export.
+def load_weights(path: Path, network: torch.nn.Module, epochs: int) -> None:
+    """Load only the weights of a training that was to last `epochs`, for export.
 
     Raises:
-        DataError: the file is missing, damaged, or of another architecture.
+        DataError: the file is missing, damaged, of another architecture, or of an unfinished training.
 
     """
     if not path.exists():
         raise DataError(f"checkpoint {path} does not exist; run edgekd distil first")
-    _, tensors = _read(path)
+    metadata, tensors = _read(path)
+    epochs_done = metadata.get("epochs_done", "")
+    if epochs_done != str(epochs):
+        raise DataError(f"checkpoint {path} holds {epochs_done!r} epochs of {epochs}; run edgekd distil to finish it")
     _load_model(path, tensors, network)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekd.data.dataset import DataSet
+from edgekd.data.dataset import UNREADABLE_ARRAY, DataSet
 from edgekd.distill.train import predict
 from edgekd.distill.views import VIEWS, Samples, samples_of, view_of
 from edgekd.errors import DataError
@@ -49,9 +49,14 @@ def read_logits(path: Path) -> Tensor:
     """
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)  # copy on write: torch wants a writable buffer
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE_ARRAY as error:
         raise DataError(f"teacher logits {path} cannot be read ({error}); remove the file") from error
-    if array.ndim != 3 or array.dtype != np.float32 or not np.isfinite(array).all():
+    if (
+        not isinstance(array, np.ndarray)
+        or array.ndim != 3
+        or array.dtype != np.float32
+        or not np.isfinite(array).all()
+    ):
         raise DataError(f"teacher logits {path} are no finite float32 (N, views, classes); remove the file")
     return torch.from_numpy(array)
 

@@ -56,11 +56,11 @@ def load_student(plan: StudentPlan) -> Network:
     """Load a trained student in eval mode.
 
     Raises:
-        DataError: there is no checkpoint, or it is damaged or of another architecture.
+        DataError: there is no checkpoint, or it is damaged, unfinished or of another architecture.
 
     """
     network = _fresh(plan)
-    checkpoint.load_weights(plan.checkpoint_path, network)
+    checkpoint.load_weights(plan.checkpoint_path, network, plan.settings.distil.epochs)
     return network.eval()
 
 

@@ -25,7 +25,7 @@ from edgekd.files import make_folder, write_atomic
 from edgekd.graph.ir import FloatArray, Graph, int8_graph
 from edgekd.graph.tflite_writer import write_tflite
 from edgekd.progress import Progress
-from edgekd.runs import Run, versions, winner_arch
+from edgekd.runs import Run, read_winner, versions
 from edgekd.search.latency import LatencyModel
 from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network, folded_parameters
@@ -58,7 +58,7 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
         DeviceError, MeasuringFailed: the artifacts cannot be measured.
 
     """
-    arch = winner_arch(run)
+    arch = read_winner(run).arch
     data = dataset.load(run.settings.data)
     network = load_student(StudentPlan(run.settings, arch, run.folder / "student.safetensors"))
     torch.set_num_threads(run.settings.distil.threads)
@@ -120,17 +120,17 @@ def _slowdown(measurement: Measurement, table: LatencyTable) -> float:
 
 
 def _manifest(run: Run, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
-    chosen = run.read_json("winner.json", "edgekd search")
+    chosen = read_winner(run)
     space = space_named(run.settings.space)
-    latency, arch = LatencyModel.of(space, table), winner_arch(run)
+    latency, arch = LatencyModel.of(space, table), chosen.arch
     predictions = {dtype: latency.predict(arch, dtype) for dtype in DTYPES}
     data = dataset.load(run.settings.data)
     teacher = teachers.load(run.settings.teacher, data)
     return {
         "format": "edgekd-manifest",
         "version": 1,
-        "target_ms": chosen["target_ms"],
-        "target_dtype": chosen["target_dtype"],
+        "target_ms": chosen.target_ms,
+        "target_dtype": chosen.target_dtype,
         "teacher_accuracy": _teacher_accuracy(teacher, bundle),
         "predicted_ms": {dtype: p.total_ms for dtype, p in predictions.items()},
         "predicted_low_ms": {dtype: p.low_ms for dtype, p in predictions.items()},

@@ -29,8 +29,9 @@ def calibrate_ranges(float_model: bytes, graph: Graph, images: FloatArray) -> Ra
     high: dict[str, float] = {}
     for start in range(0, len(images), _BATCH):
         for name, values in _all_tensors(float_model, graph, images[start : start + _BATCH]).items():
-            low[name] = min(low.get(name, np.inf), float(values.min()))
-            high[name] = max(high.get(name, -np.inf), float(values.max()))
+            # numpy's, because Python's own min and max drop a NaN
+            low[name] = float(np.minimum(low.get(name, np.inf), values.min()))
+            high[name] = float(np.maximum(high.get(name, -np.inf), values.max()))
     ranges = {name: (low[name], high[name]) for name in low}
     for name, bounds in ranges.items():
         if not np.isfinite(bounds).all():

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekd.errors import DataError
 from edgekd.graph.ir import WEIGHTED_KINDS
+from latency_tables.errors import OpSyntaxError
 from latency_tables.schema import OpSpec, TensorSpec
 
 _NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
@@ -37,8 +38,9 @@ def read_ops(content: bytes) -> list[OpSpec]:
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         graph = model.subgraphs[0]
-        return [_op(model, graph, operator) for operator in graph.operators]
-    except (struct.error, IndexError, TypeError, AttributeError, KeyError, UnicodeDecodeError, ValueError) as error:
+        # a damaged number may still make an OpSpec, but not one whose key can be read again
+        return [OpSpec.parse(_op(model, graph, operator).key) for operator in graph.operators]
+    except (struct.error, LookupError, TypeError, AttributeError, ArithmeticError, ValueError, OpSyntaxError) as error:
         raise DataError(f"a damaged .tflite file ({type(error).__name__}: {error})") from error
 
 
@@ -46,7 +48,7 @@ def _op(model: Any, graph: Any, operator: Any) -> OpSpec:
     kind = _kind(model, operator)
     options = operator.builtinOptions
     tensors = [graph.tensors[i] for i in operator.inputs if i >= 0]
-    output = graph.tensors[operator.outputs[0]]
+    output = graph.tensors[_checked_index(operator.outputs[0])]
     inputs = tensors[:1] if kind in (*WEIGHTED_KINDS, "mean") else tensors
     fields: dict[str, Any] = {}
     if kind in WEIGHTED_KINDS:
@@ -61,6 +63,12 @@ def _op(model: Any, graph: Any, operator: Any) -> OpSpec:
     if hasattr(options, "fusedActivationFunction"):
         fields["act"] = _ACTIVATION[options.fusedActivationFunction]
     return OpSpec(kind, tuple(_tensor(model, t) for t in inputs), _dtype(kind, tensors, output), **fields)
+
+
+def _checked_index(index: int) -> int:
+    if index < 0:
+        raise IndexError(f"tensor {index}")  # Python would count from the end
+    return index
 
 
 def _kind(model: Any, operator: Any) -> str:

@@ -6,12 +6,15 @@ the settings alone, not on how many workers there are. Rewards and proposals are
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -25,10 +28,15 @@ from edgekd.distill.logit_cache import read_logits
 from edgekd.distill.methods import method_named
 from edgekd.distill.train import Lesson, Recipe, TrainingDiverged, accuracy, new_network, train
 from edgekd.distill.views import Samples, balanced_subset, samples_of
+from edgekd.errors import EdgekdError
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network
+
+
+class WorkerLost(EdgekdError):
+    """A process that rates candidates ended by itself or was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,31 @@ class ProxyPool:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def evaluate(self, archs: Sequence[Arch]) -> Iterator[tuple[float, float]]:
-        """Give (validation accuracy 0–1, seconds) of each architecture, in the order given."""
-        yield from self._pool.map(_rate, [str(arch) for arch in archs])
+        """Give (validation accuracy 0–1, seconds) of each architecture, in the order given.
+
+        Raises:
+            WorkerLost: a worker process ended.
+
+        """
+        try:
+            with _interrupts_held():
+                rated = self._pool.map(_rate, [str(arch) for arch in archs])
+            yield from rated
+        except BrokenProcessPool as error:
+            raise WorkerLost(
+                "a process that rates candidates ended (killed for want of memory?); every finished sample is kept: "
+                "run the same command again, with fewer workers if that repeats"
+            ) from error
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start processes that a Ctrl-C on the terminal does not reach: they keep this mask, and end with their parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True, slots=True)

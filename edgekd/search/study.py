@@ -6,14 +6,13 @@ engine is stored. How a candidate's accuracy comes about is the caller's `evalua
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import EdgekdError, UnknownName
-from edgekd.search.engines import ENGINES, EngineSettings, Told
+from edgekd.errors import EdgekdError
+from edgekd.search.engines import EngineSettings, Told, engine_named
 from edgekd.search.latency import LatencyModel
 from edgekd.search.pareto import pareto_front
 from edgekd.search.reward import Reward
@@ -24,6 +23,7 @@ from latency_tables.errors import FileDamaged
 from latency_tables.journal import Journal
 
 FORMAT, VERSION = "edgekd-study", 1
+_ABSURD = 1e12  # no accuracy, and 30,000 years of seconds
 
 Evaluate = Callable[[Sequence[Arch]], Iterator[tuple[float, float]]]  # → (accuracy 0–1, seconds), in order
 
@@ -84,10 +84,8 @@ class Study:
 
         """
         settings, space = self.settings, self.latency.space
-        if settings.engine not in ENGINES:
-            raise UnknownName("search engine", settings.engine, ENGINES)
         engine_settings = EngineSettings(settings.budget, settings.batch)
-        engine = ENGINES[settings.engine](space.decision_sizes, engine_settings, settings.seed)
+        engine = engine_named(settings.engine)(space.decision_sizes, engine_settings, settings.seed)
         journal = Journal(self.path, self._header())
         samples: list[Sample] = []
         while len(samples) < settings.budget:
@@ -97,6 +95,8 @@ class Study:
             batch = self._evaluated(journal, asked, len(samples), evaluate, on_sample)
             engine.tell([Told(choices, s.reward) for choices, s in zip(asked, batch, strict=True)])
             samples += batch
+        if len(journal.entries) > len(samples):
+            raise FileDamaged(self.path, len(samples) + 2, f"this study ends after {len(samples)} samples")
         return samples
 
     def _evaluated(
@@ -134,7 +134,7 @@ class Study:
         """Rebuild a sample from the journal, which must say what would be computed now."""
         accuracy, seconds = entry.get("proxy_accuracy"), entry.get("seconds")
         for value in (accuracy, seconds):
-            if not isinstance(value, float | int) or isinstance(value, bool) or not 0 <= value < math.inf:
+            if not isinstance(value, float | int) or isinstance(value, bool) or not 0 <= value < _ABSURD:
                 raise FileDamaged(self.path, index + 2, f"{value!r} is no accuracy or time")
         sample = self._sample(index, arch, float(entry["proxy_accuracy"]), float(entry["seconds"]))
         if sample.as_json() != entry:

@@ -61,7 +61,10 @@ class Arch:
         space, colon, body = text.partition(":")
         if not colon or not space:
             raise UsageError(f"architecture {text[:80]!r} is not SPACE:BLOCK/BLOCK/…; copy one from search.jsonl")
-        return Arch(space, tuple(_parse_block(part) for part in body.split("/")))
+        arch = Arch(space, tuple(_parse_block(part) for part in body.split("/")))
+        if str(arch) != text:
+            raise UsageError(f"architecture {text[:80]!r} is not in its one form, which would be {str(arch)[:80]!r}")
+        return arch
 
 
 def _parse_block(text: str) -> Block:

@@ -67,9 +67,7 @@ def transport(host: Device) -> Iterator[Transport]:
 @pytest.fixture
 def quick() -> MeasureSettings:
     """Settings for tests that do not look at how long anything takes."""
-    return MeasureSettings(
-        rounds=2, samples_per_round=2, min_sample_us=10, warmup_min_ms=0.01, block_size=1, block_retries=0
-    )
+    return MeasureSettings(rounds=2, samples_per_round=2, min_sample_us=10, warmup_min_ms=0.01, block_size=1)
 
 
 class ModelShelf:

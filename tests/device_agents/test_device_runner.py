@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agents.local import LocalTransport
@@ -42,11 +42,8 @@ class Wire:
 class FakeModel:
     """A model whose one run takes the ns in its content on the CPU, and the factor after it more on the wall."""
 
-    drift: Callable[[str], float] = staticmethod(lambda _: 1.0)
-
     def __init__(self, model_content: bytes, num_threads: int) -> None:
-        self.text = model_content.decode()
-        self.cpu_ns, self.stretch = (float(word) for word in self.text.split()[:2])
+        self.cpu_ns, self.stretch = (float(word) for word in model_content.decode().split())
 
     def allocate_tensors(self) -> None:
         """Need nothing."""
@@ -56,8 +53,12 @@ class FakeModel:
         return []
 
     def get_output_details(self) -> list[dict[str, Any]]:
-        """Have no outputs."""
-        return []
+        """Have one output of 400 bytes."""
+        return [{"index": 0, "shape": np.array([1, 100], dtype=np.int32), "dtype": np.float32}]
+
+    def get_tensor(self, index: int) -> Any:
+        """Give an output of ones."""
+        return np.ones((1, 100), dtype=np.float32)
 
     def invoke(self) -> None:
         """Be timed by `scripted_sample` alone."""
@@ -65,15 +66,19 @@ class FakeModel:
 
 @pytest.fixture
 def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Wire]:
-    """Run a batch of fake models, given as contents by job, in this process on scripted clocks."""
+    """Run a batch of fake models, given as contents by job, in this process on scripted clocks.
+
+    `slowness` gives the factor on a sample's time from the `phases` of what was sent before it.
+    """
     (tmp_path / "models").mkdir()
 
-    def scripted_sample(invoke: Any, loops: int) -> tuple[int, int]:
-        model = invoke.__self__
-        cpu_ns = model.cpu_ns * FakeModel.drift(model.text) * loops
-        return round(cpu_ns), round(cpu_ns * model.stretch)
+    def measure(contents: dict[str, str], slowness: Callable[[str], float] | None = None, **settings: Any) -> Wire:
+        def scripted_sample(invoke: Any, loops: int) -> tuple[int, int]:
+            model = invoke.__self__
+            cpu_ns = model.cpu_ns * (slowness(phases(wire)) if slowness else 1.0) * loops
+            return round(cpu_ns), round(cpu_ns * model.stretch)
 
-    def measure(contents: dict[str, str], **settings: Any) -> Wire:
+        monkeypatch.setattr(runner, "sample", scripted_sample)
         jobs = []
         for job_id, content in contents.items():
             digest = hashlib.sha256(content.encode()).hexdigest()
@@ -84,8 +89,6 @@ def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         batch.run(jobs[0], jobs)
         return wire
 
-    monkeypatch.setattr(runner, "sample", scripted_sample)
-    monkeypatch.setattr(FakeModel, "drift", staticmethod(lambda _: 1.0))
     return measure
 
 
@@ -135,53 +138,88 @@ def test_each_round_visits_every_job_in_an_order_of_its_own(bench: Callable[...,
     assert first == orders(1) != orders(2)
 
 
-def test_a_sentinel_is_read_around_every_block(bench: Callable[..., Wire]) -> None:
-    """The first job is the sentinel: loaded once more, then read before and after each block."""
-    wire = bench({str(number): f"{1000 + number} 1" for number in range(10)}, block_size=4)
-    assert len(wire.of("start", phase="sentinel", job="0")) == 1 + 3 * 2
-    assert {row["sentinel_ns"] for row in wire.of("row")} == {1000}
-    assert not any(row["drifted"] for row in wire.of("row"))
+def phases(wire: Wire) -> str:
+    """Write what was measured as a string: S for a reading of the sentinel, m for a job's visit, r for a row."""
+    letters = {"sentinel": "S", "measure": "m", "load": ""}
+    return "".join("r" if line["type"] == "row" else letters[line["phase"]] for line in wire.sent)
 
 
-def test_a_block_that_drifts_is_measured_again_and_the_steady_attempt_kept(
-    bench: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A clock that jumps inside the first attempt costs a second one, and only its samples are handed out."""
-    readings = iter([1.0] * 40)
-    state = {"sentinel": 0}
-
-    def drift(text: str) -> float:
-        if text != "1000 1":
-            return 1.0 + state["sentinel"] / 1000  # tells the attempt in the samples
-        state["sentinel"] += 1
-        return 1.5 if 40 < state["sentinel"] <= 57 else next(readings, 1.0)
-
-    monkeypatch.setattr(FakeModel, "drift", staticmethod(drift))
-    wire = bench({"sentinel": "1000 1", "a": "5000 1"}, rounds=1, samples_per_round=2)
-    rows = {row["job"]: row for row in wire.of("row")}
-    visits = len(wire.of("start", phase="measure", job="a"))
-    assert visits > 1
-    assert not rows["a"]["drifted"]
-    assert len(rows["a"]["samples_ns"]) == 2
-    assert len(set(rows["a"]["samples_ns"])) == 1
+def test_the_sentinel_is_read_before_each_round_and_after_the_last(bench: Callable[..., Wire]) -> None:
+    """The readings are spread over a block's whole time; the first S of all is the sentinel's loading."""
+    wire = bench({str(number): f"{1000 + number} 1" for number in range(5)}, rounds=3, block_size=3)
+    assert phases(wire) == "S" + "SmmmSmmmSmmmS" + "rrr" + "SmmSmmSmmS" + "rr"
+    assert len(wire.of("start", phase="sentinel", job="0")) == 1 + 4 + 4
 
 
-def test_endless_drift_is_bounded_and_flagged(bench: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that never holds still gives flagged rows after as many attempts as allowed."""
-    calls = iter(range(10**6))
-    monkeypatch.setattr(FakeModel, "drift", staticmethod(lambda _: 1.0 + next(calls) / 100))
-    wire = bench({"a": "1000 1", "b": "5000 1"}, rounds=1, block_retries=2, sentinel_tolerance=0.02)
-    assert len(wire.of("start", phase="measure", job="b")) == 3
-    assert [row["drifted"] for row in wire.of("row")] == [True, True]
+@pytest.mark.parametrize("reading", range(4))
+def test_a_machine_that_is_fast_in_one_reading_only_is_seen_there(bench: Callable[..., Wire], reading: int) -> None:
+    """Whichever reading of a block meets the machine at its best sets sentinel_ns, and in no other block."""
+
+    def slowness(seen: str) -> float:
+        return 0.5 if seen.endswith("S") and seen.count("S") == 2 + reading else 1.0
+
+    wire = bench({"a": "1000 1", "b": "2000 1", "c": "3000 1"}, slowness, rounds=3, block_size=2)
+    assert {row["job"]: row["sentinel_ns"] for row in wire.of("row")} == {"a": 500, "b": 500, "c": 1000}
+
+
+@given(factors=st.lists(st.integers(500, 5000), min_size=6, max_size=6))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])  # every run starts a Wire anew
+def test_sentinel_ns_is_the_fastest_of_all_samples_of_a_block(bench: Callable[..., Wire], factors: list[int]) -> None:
+    """Two samples a reading, three readings: the fastest of the six counts, and none of the jobs' own samples."""
+    left = iter(factors)
+
+    def slowness(seen: str) -> float:
+        if seen.endswith("m"):
+            return 0.25  # a job is fast just when the sentinel is not read
+        return next(left) / 1000 if seen.startswith("SS") else 1.0
+
+    wire = bench({"a": "1000 1", "b": "2000 1"}, slowness, rounds=2)
+    assert {row["sentinel_ns"] for row in wire.of("row")} == {min(factors)}
+    assert not list(left)
+
+
+def test_the_sentinel_is_read_on_the_clock_of_the_rows(bench: Callable[..., Wire]) -> None:
+    """One thread is timed by its CPU clock, several by the wall, the sentinel like the jobs."""
+    contents = {"a": "1000 1.2"}
+    (alone,) = bench(contents, threads=1).of("row")
+    (several,) = bench(contents, threads=2).of("row")
+    assert (alone["sentinel_ns"], several["sentinel_ns"]) == (1000, 1200)
+    assert (alone["clock"], several["clock"]) == ("thread_cpu", "wall")
+
+
+def test_a_sentinel_that_is_measured_too_has_a_row_of_its_own(bench: Callable[..., Wire]) -> None:
+    """The sentinel's row holds the samples of its visits and no readings."""
+    row = bench({"a": "1000 1", "b": "2000 1"}, lambda seen: 0.5 if seen.endswith("S") else 1.0).of("row", job="a")[0]
+    assert set(row["samples_ns"]) == {1000}
+    assert len(row["samples_ns"]) == MeasureSettings().samples
+
+
+def test_each_job_is_measured_once_however_slow_the_machine_gets(bench: Callable[..., Wire]) -> None:
+    """A block is never repeated: whether it was too slow is for the caller to judge."""
+    wire = bench({"a": "1000 1", "b": "5000 1"}, lambda seen: 1.0 + len(seen), rounds=2)
+    assert phases(wire) == "S" + "SmmSmmS" + "rr"
+
+
+def test_a_full_block_of_short_operators_is_one_block(bench: Callable[..., Wire]) -> None:
+    """With the defaults 512 operators of 5 µs are visited together, so that each round takes its time."""
+    wire = bench({str(number): f"{5000 + number} 1" for number in range(MeasureSettings().block_size)})
+    assert phases(wire) == "S" + ("S" + 512 * "m") * 16 + "S" + 512 * "r"
 
 
 def test_a_block_closes_before_it_takes_too_long(bench: Callable[..., Wire], runner: ModuleType) -> None:
     """Slow networks come home a few at a time, however many would fit a block."""
-    wire = bench({str(number): f"{100_000_000 + number} 1" for number in range(6)}, rounds=3, samples_per_round=5)
-    kinds = [line["type"] for line in wire.sent]
-    per_block = runner.BLOCK_NS / (15 * 100_000_000)
-    assert per_block < 3
-    assert kinds.index("row") < len(kinds) / 2
+    wire = bench({str(number): f"{100_000_000 + number} 1" for number in range(6)}, rounds=10, samples_per_round=4)
+    assert runner.BLOCK_NS / (40 * 100_000_000) == 2
+    assert phases(wire) == "S" + (10 * "Smm" + "S" + "rr") * 3
+
+
+def test_a_block_closes_before_it_takes_too_much_memory(
+    bench: Callable[..., Wire], runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a job keeps alive, its file and its inputs and outputs, counts towards the limit of a block."""
+    monkeypatch.setattr(runner, "BLOCK_BYTES", 3 * (len("1000 1") + 400))
+    wire = bench({str(number): f"{1000 + number} 1" for number in range(5)}, rounds=1)
+    assert phases(wire) == "S" + "SmmmS" + "rrr" + "SmmS" + "rr"
 
 
 def test_a_batch_without_any_good_model_is_all_failed_rows(bench: Callable[..., Wire]) -> None:
@@ -287,8 +325,9 @@ def test_a_folder_that_others_can_write_to_is_refused(runner: ModuleType, tmp_pa
     folder.mkdir()
     folder.chmod(0o777)
     argv = [sys.executable, str(runner.__file__), "serve", str(folder)]
-    done = subprocess.run(argv, stdin=subprocess.PIPE, capture_output=True, timeout=30, check=False)
-    assert json.loads(done.stdout)["type"] == "fatal"
+    process = LocalTransport().stream(argv)  # its input stays open: a runner without a host ends before it says a word
+    assert json.loads(process.read_line(20) or b"{}")["type"] == "fatal"
+    assert process.wait(20) == 1
     assert list(folder.iterdir()) == []
 
 
@@ -297,7 +336,7 @@ def test_libraries_cannot_write_between_the_lines(runner: ModuleType, tmp_path: 
     """What a library prints to stdout goes to stderr, so that each line of stdout is JSON."""
     folder, content = tmp_path / "work", b"burn 10"
     job = {"type": "job", "job": "a", "sha256": hashlib.sha256(content).hexdigest(), "kind": "operator"}
-    settings = asdict(MeasureSettings(rounds=1, min_sample_us=1, warmup_min_ms=0.01, block_retries=0))
+    settings = asdict(MeasureSettings(rounds=1, min_sample_us=1, warmup_min_ms=0.01))
     plan = {"type": "plan", "protocol": 1, "settings": settings, "sentinel": job, "jobs": 1}
     (folder / "models").mkdir(parents=True, mode=0o700)
     folder.chmod(0o700)

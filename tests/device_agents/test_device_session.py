@@ -264,9 +264,7 @@ def test_a_job_past_its_time_limit_is_ended(
     shelf: ModelShelf,
 ) -> None:
     """A model that hangs is ended by the device, or by the host when the device does not."""
-    settings = MeasureSettings(
-        rounds=1, samples_per_round=1, min_sample_us=1, time_limit_s=0.25, block_size=1, block_retries=0
-    )
+    settings = MeasureSettings(rounds=1, samples_per_round=1, min_sample_us=1, time_limit_s=0.25, block_size=1)
     jobs = [shelf.job("a", "burn 10"), shelf.job("stuck", f"{word} /dev/null"), shelf.job("b", "burn 11")]
     with Session(host, transport, work_dir, SessionLimits(grace_s=grace_s)) as session:
         found = by_id(list(session.measure(jobs, shelf.models, settings)))

@@ -9,6 +9,7 @@ Read next: base.py, the ask/tell protocol.
 
 from __future__ import annotations
 
+from edgekd.errors import UnknownName
 from edgekd.search.engines.base import (
     AkdSettings,
     Choices,
@@ -31,6 +32,19 @@ def _akd(decision_sizes: tuple[int, ...], settings: EngineSettings, seed: int) -
 
 ENGINES: dict[str, EngineFactory] = {"akd": _akd, "random": RandomEngine}
 
+
+def engine_named(name: str) -> EngineFactory:
+    """Find an engine by name.
+
+    Raises:
+        UnknownName: there is none; the message names the nearest.
+
+    """
+    if name not in ENGINES:
+        raise UnknownName("search engine", name, ENGINES)
+    return ENGINES[name]
+
+
 __all__ = [
     "ENGINES",
     "AkdSettings",
@@ -39,5 +53,6 @@ __all__ = [
     "EngineFactory",
     "EngineSettings",
     "Told",
+    "engine_named",
     "learning_rate_for",
 ]

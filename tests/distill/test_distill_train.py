@@ -1,0 +1,258 @@
+"""The training loop: its schedule, its failures, and resuming bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edgekd.data.dataset import DataSet
+from edgekd.distill import checkpoint
+from edgekd.distill.methods import method_named
+from edgekd.distill.train import (
+    EpochResult,
+    Lesson,
+    Recipe,
+    TrainingDiverged,
+    accuracy,
+    learning_rate_at,
+    predict,
+    train,
+)
+from edgekd.distill.views import samples_of
+from edgekd.errors import DataError
+
+RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=0.05, seed=3)
+
+
+def tiny_network(seed: int = 1) -> nn.Module:
+    """Make a small network with everything that training touches: convolution, norm, bias."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 3),
+        )
+
+
+@pytest.fixture
+def lesson(tiny_data: DataSet) -> Lesson:
+    """Teach the tiny data by kd with made-up teacher logits."""
+    guide = torch.randn(len(tiny_data.train), 2, 3, generator=torch.Generator().manual_seed(0))
+    return Lesson(samples_of(tiny_data, tiny_data.train), method_named("kd"), guide)
+
+
+class Killed(Exception):
+    """Stands for the end of the process after an epoch."""
+
+
+def kill_after(epoch: int) -> Callable[[EpochResult], None]:
+    """Give an on_epoch that ends the training after an epoch."""
+
+    def on_epoch(result: EpochResult) -> None:
+        if result.epoch == epoch:
+            raise Killed
+
+    return on_epoch
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    """Copy a network's weights and statistics."""
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Compare bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
+    """It rises linearly from nearly 0 to its peak at the end of the warm-up, then falls along a half cosine."""
+    recipe = Recipe(epochs=1, learning_rate=0.4, warmup_share=0.2)
+    assert learning_rate_at(0.0, recipe) == pytest.approx(0.4 * 0.01 / 1.01)
+    assert learning_rate_at(0.1, recipe) == pytest.approx(0.4 * 0.51 / 1.01)
+    assert learning_rate_at(0.2, recipe) == pytest.approx(0.4)
+    assert learning_rate_at(0.6, recipe) == pytest.approx(0.2)
+    assert learning_rate_at(1.0, recipe) == pytest.approx(0.0, abs=1e-12)
+    rates = [learning_rate_at(i / 100, recipe) for i in range(101)]
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_without_warm_up_training_begins_at_the_peak() -> None:
+    """A share of 0 divides by nothing."""
+    assert learning_rate_at(0.0, Recipe(epochs=1, learning_rate=0.4, warmup_share=0.0)) == pytest.approx(0.4)
+
+
+def test_training_learns_what_can_be_learnt(tiny_data: DataSet) -> None:
+    """Classes that differ in brightness are told apart after a few epochs, and the loss falls."""
+    results: list[EpochResult] = []
+    samples = samples_of(tiny_data, tiny_data.train)
+    network = tiny_network()
+    train(network, Lesson(samples, method_named("none")), Recipe(20, 8, 0.1), on_epoch=results.append)
+    assert accuracy(network, samples_of(tiny_data, tiny_data.test)) == 1.0
+    assert statistics.median(result.loss for result in results[-5:]) < results[0].loss / 2  # tiny batches vary
+    assert [(result.epoch, result.epochs) for result in results] == [(i, 20) for i in range(1, 21)]
+
+
+@pytest.mark.parametrize(("killed_after", "threads"), [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2)])
+def test_a_resumed_training_equals_an_undisturbed_one(
+    lesson: Lesson, tmp_path: Path, killed_after: int, threads: int
+) -> None:
+    """Killed after any epoch and begun again with other initial weights, it ends with the very same bits."""
+    torch.set_num_threads(threads)
+    undisturbed, killed, resumed = tiny_network(), tiny_network(), tiny_network(seed=77)
+    losses: list[float] = []
+    train(undisturbed, lesson, RECIPE, tmp_path / "whole", lambda result: losses.append(result.loss))
+    with pytest.raises(Killed):
+        train(killed, lesson, RECIPE, tmp_path / "part", kill_after(killed_after))
+    later: list[float] = []
+    train(resumed, lesson, RECIPE, tmp_path / "part", lambda result: later.append(result.loss))
+    assert equal(state(resumed), state(undisturbed))
+    assert later == losses[killed_after:]
+    assert equal(load_file(tmp_path / "part"), load_file(tmp_path / "whole"))
+
+
+def test_a_checkpoint_changes_nothing_in_the_training(lesson: Lesson, tmp_path: Path) -> None:
+    """With and without one, the weights are the same."""
+    kept, free = tiny_network(), tiny_network()
+    train(kept, lesson, RECIPE, tmp_path / "checkpoint")
+    train(free, lesson, RECIPE)
+    assert equal(state(kept), state(free))
+
+
+def refused(path: Path, lesson: Lesson, recipe: Recipe, network: nn.Module | None = None) -> str:
+    """See that a checkpoint is refused in one line and left as it was; give the message."""
+    before = path.read_bytes()
+    with pytest.raises(DataError) as caught:
+        train(network or tiny_network(), lesson, recipe, path)
+    assert path.read_bytes() == before
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert "remove it" in message
+    return message
+
+
+@pytest.fixture
+def half_done(lesson: Lesson, tmp_path: Path) -> Path:
+    """A checkpoint after two of four epochs."""
+    path = tmp_path / "half"
+    with pytest.raises(Killed):
+        train(tiny_network(), lesson, RECIPE, path, kill_after(2))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 5},
+        {"batch_size": 4},
+        {"learning_rate": 0.06},
+        {"momentum": 0.8},
+        {"weight_decay": 0.0},
+        {"warmup_share": 0.2},
+        {"mirror": False},
+        {"seed": 4},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_checkpoint_of_another_recipe_is_refused(half_done: Path, lesson: Lesson, change: dict[str, float]) -> None:
+    """Every field of the recipe counts; the message shows both recipes."""
+    other = dataclasses.replace(RECIPE, **change)
+    assert json.dumps(dataclasses.asdict(other)) in refused(half_done, lesson, other)
+
+
+def test_a_checkpoint_of_another_thread_count_is_refused(half_done: Path, lesson: Lesson) -> None:
+    """Another number of threads sums in another order, so it could not go on bit for bit."""
+    torch.set_num_threads(2)
+    assert "threads 1, not 2" in refused(half_done, lesson, RECIPE)
+
+
+def test_a_checkpoint_of_another_network_is_refused(half_done: Path, lesson: Lesson) -> None:
+    """Weights of other shapes or names are not half loaded."""
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    assert "another network" in refused(half_done, lesson, RECIPE, other)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(half_done: Path, lesson: Lesson, share: float) -> None:
+    """However little is left of it."""
+    content = half_done.read_bytes()
+    half_done.write_bytes(content[: int(len(content) * share)])
+    refused(half_done, lesson, RECIPE)
+
+
+def test_a_checkpoint_with_a_damaged_header_is_refused(half_done: Path, lesson: Lesson) -> None:
+    """Every one of the header's first bytes matters."""
+    content = half_done.read_bytes()
+    for position in (0, 7, 8, 9, 20):
+        half_done.write_bytes(content[:position] + bytes([content[position] ^ 0x55]) + content[position + 1 :])
+        refused(half_done, lesson, RECIPE)
+
+
+@pytest.mark.parametrize("epochs_done", ["0", "5", "-1", "two", "²", ""])
+def test_a_checkpoint_of_impossible_progress_is_refused(half_done: Path, lesson: Lesson, epochs_done: str) -> None:
+    """It must hold from 1 epoch to all of them."""
+    metadata, _ = checkpoint._read(half_done)
+    save_file(load_file(half_done), half_done, metadata | {"epochs_done": epochs_done})
+    assert "epochs" in refused(half_done, lesson, RECIPE)
+
+
+def test_a_checkpoint_of_another_format_is_refused(half_done: Path, lesson: Lesson) -> None:
+    """A newer format, or a foreign safetensors file, is not guessed at."""
+    tensors = load_file(half_done)
+    for metadata in ({"format": "edgekd-checkpoint-2"}, {}):
+        save_file(tensors, half_done, metadata)
+        assert "format" in refused(half_done, lesson, RECIPE)
+
+
+def test_a_checkpoint_without_optimiser_state_is_refused(half_done: Path, lesson: Lesson) -> None:
+    """Weights alone would go on, but not as the undisturbed training."""
+    metadata, tensors = checkpoint._read(half_done)
+    save_file({n: t for n, t in tensors.items() if n != "momentum.5.weight"}, half_done, metadata)
+    assert "optimiser state of 5.weight" in refused(half_done, lesson, RECIPE)
+
+
+def test_weights_of_an_unfinished_training_are_not_shipped(half_done: Path) -> None:
+    """Export asks for a finished student; two epochs of four are refused, two of two are not."""
+    with pytest.raises(DataError, match="'2' epochs of 4; run edgekd distil"):
+        checkpoint.load_weights(half_done, tiny_network(), epochs=4)
+    checkpoint.load_weights(half_done, tiny_network(), epochs=2)
+    with pytest.raises(DataError, match="does not exist; run edgekd distil"):
+        checkpoint.load_weights(half_done.with_name("none"), tiny_network(), epochs=2)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_samples(lesson: Lesson, tmp_path: Path) -> None:
+    """One image of NaN is found in the step that shows it, the message names it, and nothing is kept of the epoch."""
+    lesson.samples.images[5] = math.nan
+    with pytest.raises(TrainingDiverged, match=r"epoch 1, step [1-7] \(samples [\d, ]+, …\).*learning rate") as caught:
+        train(tiny_network(), lesson, dataclasses.replace(RECIPE, batch_size=4), tmp_path / "checkpoint")
+    named = str(caught.value).split("samples ")[1].split(", …")[0].split(", ")
+    assert "5" in named
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_predicting_leaves_the_mode_as_it_was(tiny_data: DataSet) -> None:
+    """Logits are those of eval mode whatever mode the network is in, in any batch size, and no graph is kept."""
+    network, images = tiny_network(), samples_of(tiny_data, tiny_data.test).images
+    network.train()
+    logits = predict(network, images)
+    assert network.training
+    assert not logits.requires_grad
+    network.eval()
+    assert torch.equal(logits, network(images).detach())
+    assert not network.training
+    assert torch.allclose(predict(network, images, batch_size=4), logits, atol=1e-6)

@@ -1,0 +1,148 @@
+"""Files: what is written reads back as the operators it was made of, loads in the runtime, and is always the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from synthetic import NARROW, random_archs
+
+from edgekd.graph.ir import Graph
+from edgekd.graph.micro import micro_model, random_model
+from edgekd.graph.tflite_reader import read_ops
+from edgekd.profile import all_ops, graph_in
+from edgekd.spaces.arch import Arch
+from edgekd.spaces.layers import graph_of
+from latency_tables.schema import DTYPES, OpSpec, TensorSpec
+
+OPS = all_ops(NARROW)
+SAMPLE = OPS[:: len(OPS) // 60]
+
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def as_written(op: OpSpec) -> OpSpec:
+    """Give an operator as its micro-model holds it: a broadcast operand is a constant there."""
+    largest = max(op.inputs, key=lambda tensor: tensor.shape[1] * tensor.shape[2] if len(tensor.shape) == 4 else 0)
+    return replace(op, inputs=tuple(TensorSpec(t.shape, constant=t.shape != largest.shape) for t in op.inputs))
+
+
+def network(dtype: str, seed: int = 0) -> Graph:
+    """Make the graph of a random architecture in a dtype."""
+    return graph_in(graph_of(NARROW, random_archs(NARROW, 1, seed)[0]), dtype)
+
+
+def check_micro_model(op: OpSpec) -> None:
+    """Load one operator's file, run it, and read it back."""
+    content = micro_model(op)
+    assert read_ops(content) == [as_written(op)]
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+
+
+@dtypes
+@pytest.mark.parametrize("arch", [NARROW.reference(), *random_archs(NARROW, 7, 7)], ids=lambda arch: arch.arch_id)
+def test_a_network_reads_back_as_its_operators(arch: Arch, dtype: str) -> None:
+    """What the table is asked for is what the file holds, in the same order."""
+    graph = graph_in(graph_of(NARROW, arch), dtype)
+    assert read_ops(random_model(graph)) == graph.ops
+
+
+@pytest.mark.slow
+@dtypes
+def test_many_networks_read_back_as_their_operators(dtype: str) -> None:
+    """The same for a hundred random architectures."""
+    for arch in random_archs(NARROW, 100, 8):
+        graph = graph_in(graph_of(NARROW, arch), dtype)
+        assert read_ops(random_model(graph)) == graph.ops
+
+
+def test_micro_models_load_run_and_read_back() -> None:
+    """A spread sample of what a profile measures; each is exactly its operator."""
+    assert len(SAMPLE) >= 60
+    assert {op.kind for op in SAMPLE} >= {"conv_2d", "depthwise_conv_2d", "average_pool_2d", "add", "mul"}
+    for op in {*SAMPLE, OPS[-1], OPS[-2]}:
+        check_micro_model(op)
+
+
+@pytest.mark.slow
+def test_every_micro_model_loads_runs_and_reads_back() -> None:
+    """All operators that the space reaches, in both dtypes."""
+    for op in OPS:
+        check_micro_model(op)
+
+
+@dtypes
+def test_a_network_loads_with_its_signature(dtype: str) -> None:
+    """`serving_default` takes an image and gives logits, float32 in either dtype."""
+    interpreter = Interpreter(model_content=random_model(network(dtype)), num_threads=1)
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
+    runner = interpreter.get_signature_runner("serving_default")
+    (image,), (logits,) = runner.get_input_details().values(), runner.get_output_details().values()
+    assert (image["shape"].tolist(), image["dtype"].__name__) == ([1, 28, 28, 1], "float32")
+    assert (logits["shape"].tolist(), logits["dtype"].__name__) == ([1, 10], "float32")
+    assert image["shape_signature"].tolist() == [-1, 28, 28, 1]
+
+
+@dtypes
+def test_weights_lie_on_16_byte_boundaries(dtype: str) -> None:
+    """The runtime maps them in place, so an unaligned vector would be copied or refused."""
+    content = random_model(network(dtype))
+    model = schema.Model.GetRootAsModel(content, 0)
+    starts = []
+    for i in range(model.BuffersLength()):
+        buffer = model.Buffers(i)
+        if buffer.DataLength():
+            starts.append(buffer._tab.Vector(buffer._tab.Offset(4)))  # the data's place in the file
+    assert len(starts) > 20
+    assert [start % 16 for start in starts] == [0] * len(starts)
+    assert model.Buffers(0).DataLength() == 0
+
+
+@dtypes
+def test_operators_are_listed_once_with_the_version_that_runtimes_ask_for(dtype: str) -> None:
+    """An int8 operator with a float's version would be read wrongly by older runtimes; codes are not repeated."""
+    graph = network(dtype)
+    model = schema.ModelT.InitFromPackedBuf(random_model(graph), 0)
+    codes = {code.builtinCode: code.version for code in model.operatorCodes}
+    assert len(codes) == len(model.operatorCodes) == len({op.kind for op in graph.ops})
+    assert all(code.builtinCode == code.deprecatedBuiltinCode for code in model.operatorCodes)
+    assert codes[schema.BuiltinOperator.CONV_2D] == (3 if dtype == "int8" else 1)
+    assert model.version == 3
+
+
+@dtypes
+def test_the_same_network_gives_the_same_bytes(dtype: str) -> None:
+    """Twice in this process, and in another one with another hash seed: hashes of artifacts can be compared."""
+    graph = network(dtype, seed=3)
+    content = random_model(graph)
+    assert random_model(graph) == content
+    assert random_model(network(dtype, seed=4)) != content
+    code = (
+        "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from test_tflite_file import network;"
+        "from edgekd.graph.micro import random_model;"
+        "print(hashlib.sha256(random_model(network(sys.argv[2], seed=3))).hexdigest())"
+    )
+    folders = Path(__file__).parent, Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folders[1])!r}); {code}", str(folders[0]), dtype],
+        capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1", "PATH": ""},
+    )  # fmt: skip
+    import hashlib
+
+    assert done.stdout.strip() == hashlib.sha256(content).hexdigest()
+
+
+def test_files_hold_no_path_and_no_date() -> None:
+    """The description and names are ours; nothing of the machine is in a file that ships."""
+    content = random_model(network("int8"))
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    assert model.description == b"edgekd"
+    assert str(Path.cwd()).encode() not in content
+    assert not model.metadata

@@ -1,0 +1,182 @@
+"""Builds: only what is missing is measured, a kill costs nothing that was measured, slow rows get another chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from synthetic import KEY, conv, measurement, synthetic_ns
+
+from latency_tables.builder import MAX_ATTEMPTS, SLOW, NetworkSpec, Plan, Subject, build, fit_networks
+from latency_tables.errors import FileDamaged
+from latency_tables.schema import Measurement, Network, OpSpec
+from latency_tables.store import LatencyTable, TableFile, load_table
+
+OPS = tuple(conv(channels) for channels in range(4, 64))
+NETWORKS = tuple(NetworkSpec(f"network:{n}", "float32", OPS[n : n + 5 + 3 * n]) for n in range(12))
+PLAN = Plan(OPS, NETWORKS)
+QUIET_NS = 5000
+
+
+def name_of(subject: Subject) -> str:
+    """Give the text that names a subject in a table."""
+    return subject.key if isinstance(subject, OpSpec) else subject.name
+
+
+class PulledPlug(Exception):
+    """The device is gone."""
+
+
+@dataclass
+class FakeDevice:
+    """Answers with formula times; `slow` says how much slower the machine is at an attempt (from 1) at a subject."""
+
+    slow: Callable[[str, int], float] = lambda name, attempt: 1.0
+    dies_after: int = 10**9
+    measured: list[str] = field(default_factory=list)
+
+    def measure(self, subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Measurement]]:
+        for subject in subjects:
+            if len(self.measured) == self.dies_after:
+                raise PulledPlug
+            name = name_of(subject)
+            self.measured.append(name)
+            factor = self.slow(name, self.measured.count(name))
+            ops = (subject,) if isinstance(subject, OpSpec) else subject.ops
+            ns = int(sum(map(synthetic_ns, ops)) * factor)
+            yield subject, measurement(name, ns, sentinel_ns=int(QUIET_NS * factor))
+
+
+def built(path: Path, device: FakeDevice, plan: Plan = PLAN) -> LatencyTable:
+    """Build a table file with a device."""
+    return build(TableFile(path, KEY), plan, device.measure, lambda done, total: None)
+
+
+def test_everything_is_measured_once_and_calibrated(tmp_path: Path) -> None:
+    """On a quiet machine each operator and network is measured one time, and the file holds what is given back."""
+    device = FakeDevice()
+    table = built(tmp_path / "table.jsonl", device)
+    assert sorted(device.measured) == sorted(map(name_of, OPS + NETWORKS))
+    assert table == load_table(tmp_path / "table.jsonl")
+    assert set(table.calibrations) == {"float32"}
+    assert table.calibrations["float32"].scale == pytest.approx(1, abs=0.01)
+    assert table.calibrations["float32"].heldout_max_error < 0.01
+
+
+def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
+    """A larger plan adds its own subjects, and a complete table is left byte for byte as it is."""
+    path = tmp_path / "table.jsonl"
+    built(path, FakeDevice(), Plan(OPS[:40], NETWORKS[:8]))
+    device = FakeDevice()
+    built(path, device)
+    assert sorted(device.measured) == sorted(map(name_of, OPS[40:] + NETWORKS[8:]))
+    before = path.read_bytes()
+    idle = FakeDevice()
+    built(path, idle)
+    assert idle.measured == []
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 17, 71])
+def test_a_build_goes_on_where_it_broke(tmp_path: Path, dies_after: int) -> None:
+    """All that was answered before the device went is kept, and the rest alone is asked for."""
+    path, device = tmp_path / "table.jsonl", FakeDevice(dies_after=dies_after)
+    with pytest.raises(PulledPlug):
+        built(path, device)
+    assert len(load_table(path).measurements) == dies_after
+    second = FakeDevice()
+    table = built(path, second)
+    assert sorted(device.measured + second.measured) == sorted(map(name_of, OPS + NETWORKS))
+    undisturbed = built(tmp_path / "other.jsonl", FakeDevice())
+    assert (table.rows, table.networks) == (undisturbed.rows, undisturbed.networks)
+
+
+def test_what_was_measured_on_a_slow_machine_is_measured_again(tmp_path: Path) -> None:
+    """Samples of both attempts are kept, and the table speaks of the quiet one."""
+    slow = {OPS[3].key, OPS[40].key, NETWORKS[2].name}
+    device = FakeDevice(slow=lambda name, attempt: 1.5 if name in slow and attempt == 1 else 1.0)
+    table = built(tmp_path / "table.jsonl", device)
+    assert sorted(name for name in set(device.measured) if device.measured.count(name) == 2) == sorted(slow)
+    quiet = built(tmp_path / "quiet.jsonl", FakeDevice())
+    for again, once in zip(table.measurements, quiet.measurements, strict=True):
+        assert len(again.samples_ns) == (6 if again.subject in slow else 3)
+        assert again.attempt == (2 if again.subject in slow else 1)
+    by_name = {m.subject: m.quiet_ms for m in quiet.measurements}
+    assert {m.subject: m.quiet_ms for m in table.measurements} == by_name
+    assert table == load_table(tmp_path / "table.jsonl")
+
+
+def test_a_sentinel_just_below_the_limit_is_quiet_enough(tmp_path: Path) -> None:
+    """The sentinel's own repeat error is no reason to measure again."""
+    wobbly = OPS[3].key
+    device = FakeDevice(slow=lambda name, attempt: SLOW - 0.005 if name == wobbly else 1.0)
+    built(tmp_path / "table.jsonl", device)
+    assert device.measured.count(wobbly) == 1
+
+
+def test_a_machine_that_stays_slow_does_not_keep_a_build_from_ending(tmp_path: Path) -> None:
+    """Attempts are bounded, also over several builds of one file."""
+    path, slow = tmp_path / "table.jsonl", {OPS[3].key, NETWORKS[2].name}
+    device = FakeDevice(slow=lambda name, attempt: 2.0 if name in slow else 1.0)
+    built(path, device)
+    assert {name: device.measured.count(name) for name in slow} == dict.fromkeys(slow, MAX_ATTEMPTS)
+    idle = FakeDevice()
+    built(path, idle)
+    assert idle.measured == []
+
+
+def test_networks_are_spread_among_the_operators(tmp_path: Path) -> None:
+    """Both see the same machine: between two networks there is always an operator, and never more than their share."""
+    device = FakeDevice()
+    built(tmp_path / "table.jsonl", device)
+    places = [i for i, name in enumerate(device.measured) if name.startswith("network:")]
+    gaps = [b - a - 1 for a, b in zip([-1, *places], places, strict=False)]
+    assert len(places) == len(NETWORKS)
+    assert set(gaps) == {len(OPS) // len(NETWORKS)}
+
+
+@pytest.mark.parametrize(("ops", "networks"), [(3, 12), (60, 0), (0, 12), (61, 12), (13, 12)])
+def test_spreading_loses_and_repeats_nothing(ops: int, networks: int) -> None:
+    """Whatever the numbers, each subject is planned once, in its own order."""
+    some = tuple(conv(channels) for channels in range(1, ops + 1))
+    missing = Plan(some, NETWORKS[:networks]).missing(LatencyTable(KEY))
+    assert [s for s in missing if isinstance(s, OpSpec)] == list(some)
+    assert [s for s in missing if not isinstance(s, OpSpec)] == list(NETWORKS[:networks])
+
+
+def test_progress_counts_up_to_what_there_is_to_do(tmp_path: Path) -> None:
+    """The caller hears every measurement, of how many."""
+    told: list[tuple[int, int]] = []
+    build(TableFile(tmp_path / "t.jsonl", KEY), PLAN, FakeDevice().measure, lambda *told_now: told.append(told_now))
+    assert told == [(n, 72) for n in range(1, 73)]
+
+
+def test_networks_whose_operators_are_not_all_measured_do_not_calibrate(tmp_path: Path) -> None:
+    """A build of another space that was killed leaves networks behind; they neither count nor break the fit."""
+    file = TableFile(tmp_path / "table.jsonl", KEY)
+    stranger = "network:of-another-space"
+    file.add_network(Network(stranger, "float32", (conv(500).key,), measurement(stranger)))
+    table = build(file, PLAN, FakeDevice().measure, lambda done, total: None)
+    assert table.calibrations["float32"].networks == len(NETWORKS)
+
+
+def test_too_few_networks_cannot_calibrate(tmp_path: Path) -> None:
+    """The rows are kept all the same."""
+    with pytest.raises(ValueError, match="4 networks are too few"):
+        built(tmp_path / "table.jsonl", FakeDevice(), Plan(OPS, NETWORKS[:4]))
+    table = load_table(tmp_path / "table.jsonl")
+    assert len(table.rows) == len(OPS)
+    with pytest.raises(ValueError, match="0 networks are too few"):
+        fit_networks(table, "int8")
+
+
+def test_a_damaged_table_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """Minutes of measuring never precede the bad news."""
+    path, device = tmp_path / "table.jsonl", FakeDevice()
+    built(path, FakeDevice())
+    path.write_bytes(path.read_bytes().replace(b'"attempt":1', b'"attempt":9', 1))
+    with pytest.raises(FileDamaged, match="line 2"):
+        built(path, device)
+    assert device.measured == []

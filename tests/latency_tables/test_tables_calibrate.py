@@ -1,0 +1,89 @@
+"""Calibration: it finds the coefficients that made the data, and judges itself on networks it has not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latency_tables.calibrate import MIN_NETWORKS, Observation, calibrate
+
+
+def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: float = 0.0) -> list[Observation]:
+    """Make networks that measure what four coefficients say, give or take a relative error."""
+    rng = random.Random(seed)
+    made = []
+    for _ in range(count):
+        rows_ms, operators, weight_mb = rng.uniform(0.2, 2.0), rng.randint(30, 90), rng.uniform(0.05, 1.0)
+        exact = sum(c * x for c, x in zip(coefficients, (rows_ms, operators, weight_mb, 1.0), strict=True))
+        made.append(Observation(rows_ms, operators, weight_mb, exact * (1 + rng.uniform(-noise, noise))))
+    return made
+
+
+@given(
+    scale=st.floats(0.5, 2.0),
+    per_op_ms=st.floats(-0.0005, 0.002),
+    per_mb_ms=st.floats(0.0, 0.5),
+    offset_ms=st.floats(0.0, 0.1),
+    seed=st.integers(0, 1000),
+)
+def test_it_recovers_the_coefficients_that_made_the_data(
+    scale: float, per_op_ms: float, per_mb_ms: float, offset_ms: float, seed: int
+) -> None:
+    """Without noise the fit is exact, and so is the prediction of every network left out."""
+    fit = calibrate(observations(24, seed, (scale, per_op_ms, per_mb_ms, offset_ms)))
+    found = (fit.scale, fit.per_op_ms, fit.per_mb_ms, fit.offset_ms)
+    assert found == pytest.approx((scale, per_op_ms, per_mb_ms, offset_ms), abs=1e-6)
+    assert fit.heldout_max_error < 1e-6
+    assert fit.networks == 24
+
+
+def test_the_error_is_that_of_networks_left_out() -> None:
+    """Leaving each network out by hand, with the normal equations, gives the mean and the maximum that are kept."""
+    data = observations(16, 3, (0.9, 0.001, 0.1, 0.01), noise=0.05)
+    relative = np.array([[o.rows_ms, o.operators, o.weight_mb, 1.0] for o in data]) / [[o.measured_ms] for o in data]
+    errors = []
+    for left_out in range(len(data)):
+        rest = np.delete(relative, left_out, axis=0)
+        solution = np.linalg.solve(rest.T @ rest, rest.sum(axis=0))
+        errors.append(abs(relative[left_out] @ solution - 1))
+    fit = calibrate(data)
+    assert fit.heldout_mean_error == pytest.approx(np.mean(errors), rel=1e-6)
+    assert fit.heldout_max_error == pytest.approx(max(errors), rel=1e-6)
+    assert np.mean(np.array(errors) <= fit.interval_error * (1 + 1e-9)) >= 0.9
+
+
+def test_one_network_that_fits_nothing_shows_in_the_maximum() -> None:
+    """A network twice as slow as its rows say is off by about half its time when it is left out."""
+    data = observations(24, 5, (1.0, 0.0, 0.0, 0.0))
+    data[7] = dataclasses.replace(data[7], measured_ms=2 * data[7].measured_ms)
+    fit = calibrate(data)
+    assert fit.heldout_max_error > 0.4
+    assert fit.heldout_mean_error < fit.heldout_max_error / 4
+
+
+def test_the_scale_of_the_rows_stays_positive() -> None:
+    """Data in which slower rows mean faster networks is fitted with fewer terms, never with a negative scale."""
+    data = observations(24, 1, (-0.5, 0.05, 0.0, 3.0))
+    fit = calibrate(data)
+    assert fit.scale > 0
+    assert fit.heldout_max_error > 0.01
+
+
+def test_the_order_of_networks_is_irrelevant() -> None:
+    """A resumed build, which measures in another order, gets the same fit."""
+    data = observations(12, 2, (0.9, 0.001, 0.1, 0.01), noise=0.02)
+    forward, backward = calibrate(data), calibrate(data[::-1])
+    assert dataclasses.astuple(forward) == pytest.approx(dataclasses.astuple(backward), rel=1e-6)
+
+
+def test_too_few_networks_are_refused() -> None:
+    """The message says how many there are and how many are needed."""
+    data = observations(MIN_NETWORKS, 0, (1.0, 0.0, 0.0, 0.0))
+    assert calibrate(data).networks == MIN_NETWORKS
+    with pytest.raises(ValueError, match="7 networks are too few .* at least 8"):
+        calibrate(data[1:])

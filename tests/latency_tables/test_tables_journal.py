@@ -1,0 +1,206 @@
+"""Journals: what is appended is kept through kills, full disks and damage, or refused with its line."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import small_disk
+
+from latency_tables.errors import FileDamaged, FileNotWritable, OtherSettings
+from latency_tables.journal import MAX_LINE_BYTES, Journal, read_journal
+
+HEADER = {"format": "test", "version": 1, "name": "Zürich"}
+ENTRIES: list[dict[str, Any]] = [{"n": 1, "text": "ä\n"}, {"n": 2, "list": [1.5, None, True]}, {"n": 3}]
+
+texts = st.text(max_size=8)
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(texts, st.lists(leaves, max_size=2), max_size=2)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Write a journal of three entries and give its path."""
+    journal = Journal(tmp_path / "journal.jsonl", HEADER)
+    for entry in ENTRIES:
+        journal.append(entry)
+    return journal.path
+
+
+@settings(max_examples=40)
+@given(st.lists(st.dictionaries(texts, values, max_size=3), max_size=4))
+def test_what_was_appended_is_read_again(entries: list[dict[str, Any]]) -> None:
+    """Opening gives the entries in order, whatever their text holds, and opening does not change the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        journal = Journal(path, HEADER)
+        for entry in entries:
+            journal.append(entry)
+        before = path.read_bytes()
+        assert Journal(path, HEADER).entries == journal.entries == entries
+        assert read_journal(path) == [HEADER, *entries]
+        assert path.read_bytes() == before
+
+
+def test_a_kill_costs_the_line_it_cut_and_nothing_else(path: Path) -> None:
+    """Cut at every byte: whole lines are kept, the cut one is dropped, and the journal goes on as if never broken."""
+    whole = path.read_bytes()
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        journal = Journal(path, HEADER)
+        kept = max(whole[:size].count(b"\n") - 1, 0)
+        assert journal.entries == ENTRIES[:kept]
+        for entry in ENTRIES[kept:]:
+            journal.append(entry)
+        journal.sync()
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "no JSON"),
+        (b"", "no JSON"),
+        (b'{"n": NaN}', "NaN is no number"),
+        (b'{"n": -Infinity}', "-Infinity is no number"),
+        (b"[1]", "no JSON object"),
+        (b"7", "no JSON object"),
+        (b'{"n": "\xff"}', "no JSON"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"{}" + b" " * MAX_LINE_BYTES, "bytes are no line"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, bytes) else value,
+)
+def test_damage_in_the_middle_is_refused_with_its_line(path: Path, line: bytes, reason: str) -> None:
+    """A line that a kill cannot have left is named with its number and reason, and the file stays as it was."""
+    lines = path.read_bytes().split(b"\n")
+    damaged = b"\n".join([*lines[:2], line, *lines[3:]])
+    path.write_bytes(damaged)
+    for read in (lambda: Journal(path, HEADER), lambda: read_journal(path)):
+        with pytest.raises(FileDamaged, match=reason) as caught:
+            read()
+        assert f"{path}, line 3: " in str(caught.value)
+    assert path.read_bytes() == damaged
+
+
+def test_every_flipped_byte_is_refused_or_stays_inside_its_entry(path: Path) -> None:
+    """A flip never moves or loses another entry: it is refused by line, or changes values of its own line only."""
+    whole = path.read_bytes()
+    start = whole.index(b"\n") + 1
+    refused = 0
+    for position in range(start, len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x04]) + whole[position + 1 :])
+        number = whole[:position].count(b"\n")
+        try:
+            found = Journal(path, HEADER).entries
+        except FileDamaged as error:
+            refused += 1
+            assert f"line {number + 1}: " in str(error) or f"line {number + 2}: " in str(error)
+        else:
+            others = [entry for i, entry in enumerate(ENTRIES) if i != number - 1]
+            assert all(entry in found for entry in others)
+    assert refused > (len(whole) - start) / 3
+
+
+def test_another_header_is_refused_by_the_setting_that_differs(path: Path) -> None:
+    """The message names the setting and both values; nothing is written."""
+    before = path.read_bytes()
+    with pytest.raises(OtherSettings, match="begun with version 1, not 2"):
+        Journal(path, HEADER | {"version": 2})
+    with pytest.raises(OtherSettings, match="begun with seed None, not 3"):
+        Journal(path, HEADER | {"seed": 3})
+    with pytest.raises(OtherSettings, match="name 'Zürich', not None"):
+        Journal(path, {"format": "test", "version": 1})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"my notes, without a newline", b"\x00" * 20, b'{"format":"other'])
+def test_a_file_of_someone_elses_is_never_emptied(tmp_path: Path, content: bytes) -> None:
+    """Only the beginning of this very header counts as a journal cut in its first line."""
+    path = tmp_path / "notes"
+    path.write_bytes(content)
+    with pytest.raises(FileDamaged, match="line 1: "):
+        Journal(path, HEADER)
+    assert path.read_bytes() == content
+
+
+def test_an_entry_that_is_no_json_is_refused_before_it_is_written(path: Path) -> None:
+    """NaN and infinities never reach a file."""
+    before = path.read_bytes()
+    journal = Journal(path, HEADER)
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            journal.append({"n": value})
+    assert path.read_bytes() == before
+    assert journal.entries == ENTRIES
+
+
+def test_reading_needs_a_file_with_a_header(tmp_path: Path) -> None:
+    """A missing file, a folder and an empty file are refused in words."""
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(FileDamaged, match="No such file|Is a directory"):
+            read_journal(path)
+    (tmp_path / "empty").touch()
+    with pytest.raises(FileDamaged, match="there is no header"):
+        read_journal(tmp_path / "empty")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """The message says which file could not be written and why."""
+    with pytest.raises(FileNotWritable, match=r"missing/journal\.jsonl: No such file or directory"):
+        Journal(tmp_path / "missing" / "journal.jsonl", HEADER)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """On a real full file system the append fails in words, the file is as before, and goes on once there is space."""
+    with small_disk(tmp_path / "disk", 16 * 4096) as disk:
+        journal = Journal(disk / "journal.jsonl", HEADER)
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(13 * 4096))
+        appended: list[dict[str, str]] = []
+        with pytest.raises(FileNotWritable, match="No space left on device; what was there before is unchanged"):
+            for number in range(100):
+                journal.append({"text": f"{number} " + "x" * 700})
+                appended.append({"text": f"{number} " + "x" * 700})
+        assert len(appended) > 2
+        assert journal.path.read_bytes().endswith(b"}\n")
+        assert Journal(journal.path, HEADER).entries == journal.entries == appended
+        ballast.unlink()
+        journal.append({"n": 1})
+        assert Journal(journal.path, HEADER).entries == [*appended, {"n": 1}]
+
+
+_LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from latency_tables.errors import FileNotWritable
+from latency_tables.journal import Journal
+path = Path(sys.argv[1])
+journal = Journal(path, json.loads(sys.argv[2]))
+before = path.read_bytes()
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10,) * 2)
+try:
+    journal.append({"text": "x" * 100})
+except FileNotWritable as error:
+    print(error)
+assert path.read_bytes() == before
+assert journal.entries == Journal(path, journal.header).entries
+"""
+
+
+def test_a_write_that_ends_in_mid_line_is_taken_back(path: Path) -> None:
+    """Where the system takes only ten bytes of a line, they are removed again."""
+    before = path.read_bytes()
+    command = [sys.executable, "-c", _LIMITED, str(path), json.dumps(HEADER)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"cannot write {path}: " in done.stdout
+    assert path.read_bytes() == before

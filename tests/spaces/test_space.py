@@ -1,0 +1,127 @@
+"""Spaces: what they hold is as specified, and what is not of a space is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import NARROW, every_arch, tiny_space
+
+from edgekd.errors import UnknownName, UsageError
+from edgekd.spaces.arch import Arch, Block
+from edgekd.spaces.mnasnet import SPACES, space_named
+from edgekd.spaces.space import round_channels
+
+REFERENCE_LAYERS = (1, 2, 3, 4, 3, 3, 1)
+
+all_spaces = pytest.mark.parametrize("space", SPACES.values(), ids=lambda space: space.name)
+
+
+@all_spaces
+def test_the_reference_is_mnasnet_without_squeeze(space: object) -> None:
+    """Seven blocks of mb6, kernel 3, no SE, identity skips, 1-2-3-4-3-3-1 layers, filters ×1."""
+    assert space.reference().blocks == tuple(  # type: ignore[attr-defined]  # parametrize knows no types
+        Block("mb6", 3, 0.0, "identity", layers, 1.0) for layers in REFERENCE_LAYERS
+    )
+
+
+@all_spaces
+def test_each_block_offers_the_decisions_of_the_literature(space: object) -> None:
+    """Operators, kernels, squeezes, skips, filters, and one layer fewer or more than the reference."""
+    for block, layers in zip(space.blocks, REFERENCE_LAYERS, strict=True):  # type: ignore[attr-defined]
+        assert block.decisions == (
+            ("conv", "dsconv", "mb3", "mb6"),
+            (3, 5),
+            (0.0, 0.25),
+            ("none", "identity", "pool"),
+            tuple(n for n in (layers - 1, layers, layers + 1) if n > 0),
+            (0.75, 1.0, 1.25),
+        )
+
+
+def test_the_narrow_space_fits_small_grey_images() -> None:
+    """28x28x1 in, 10 classes, four-channel steps, a last feature map of 4x4."""
+    assert NARROW.input_shape == (1, 28, 28, 1)
+    assert (NARROW.classes, NARROW.channel_multiple) == (10, 4)
+    assert math.ceil(28 / (NARROW.stem_stride * math.prod(block.stride for block in NARROW.blocks))) == 4
+    assert [block.width for block in NARROW.blocks] == [4, 8, 12, 20, 28, 48, 80]
+
+
+def test_the_large_spaces_differ_in_their_resolution_alone() -> None:
+    """One reference network at three sizes of image."""
+    large = [SPACES[f"mnasnet-{size}"] for size in (96, 160, 224)]
+    assert [space.resolution for space in large] == [96, 160, 224]
+    assert len({replace(space, name="", resolution=0) for space in large}) == 1
+    assert [block.width for block in large[0].blocks] == [16, 24, 40, 80, 112, 192, 320]
+    assert [block.stride for block in large[0].blocks] == [1, 2, 2, 2, 1, 2, 1]
+
+
+def test_the_size_counts_every_architecture() -> None:
+    """A small space, enumerated, holds as many distinct architectures as it says."""
+    space = tiny_space()
+    assert space.size == len(set(every_arch(space))) == 32**2
+    assert NARROW.size == math.prod(NARROW.decision_sizes)
+    assert len(NARROW.decision_sizes) == 6 * 7
+
+
+@pytest.mark.parametrize("name", ["mnasnet-28-narow", "mnasnet", "MNASNET-224", ""])
+def test_an_unknown_space_is_refused_with_the_known_ones(name: str) -> None:
+    """A typing error gets the nearest name, and all of them."""
+    with pytest.raises(UnknownName, match=f"unknown space {name!r}: .*known: mnasnet-160") as caught:
+        space_named(name)
+    if name == "mnasnet-28-narow":
+        assert "did you mean 'mnasnet-28-narrow'?" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_known_spaces_are_found_by_their_own_name() -> None:
+    """The name in a file leads to the space that wrote it."""
+    assert all(space_named(name) is space and space.name == name for name, space in SPACES.items())
+
+
+@pytest.mark.parametrize("choices", [(), (0,) * 41, (0,) * 43, (-1, *[0] * 41), (4, *[0] * 41)])
+def test_choices_that_do_not_fit_are_refused(choices: tuple[int, ...]) -> None:
+    """Too few, too many, negative, and beyond the last option."""
+    with pytest.raises(UsageError, match="do not fit space mnasnet-28-narrow"):
+        NARROW.arch(choices)
+
+
+@pytest.mark.parametrize(
+    ("arch", "reason"),
+    [
+        (SPACES["mnasnet-224"].reference(), "is not of space mnasnet-28-narrow"),
+        (Arch(NARROW.name, NARROW.reference().blocks[:6]), "with 7 blocks"),
+        (Arch(NARROW.name, (Block("mb6", 7, 0.0, "none", 1, 1.0), *NARROW.reference().blocks[1:])), "block 1 .* 7 is"),
+        (Arch(NARROW.name, (*NARROW.reference().blocks[:6], Block("mb6", 3, 0.5, "none", 1, 1.0))), "block 7 .* 0.5"),
+    ],
+)
+def test_an_architecture_of_another_space_is_refused(arch: Arch, reason: str) -> None:
+    """The message says which block has which value that is not an option."""
+    with pytest.raises(UsageError, match=reason):
+        NARROW.choices(arch)
+
+
+@pytest.mark.parametrize(
+    ("channels", "multiple", "rounded"),
+    [(3, 4, 4), (5, 4, 4), (6, 4, 8), (10, 4, 12), (0.1, 8, 8), (12, 8, 16), (11.9, 8, 8), (20, 8, 24), (400, 8, 400)],
+)
+def test_channels_round_half_up_to_a_multiple(channels: float, multiple: int, rounded: int) -> None:
+    """By hand, with at least one multiple."""
+    assert round_channels(channels, multiple) == rounded
+
+
+@given(channels=st.floats(0.01, 1e4), multiple=st.integers(1, 64))
+def test_rounded_channels_are_the_nearest_multiple(channels: float, multiple: int) -> None:
+    """Divisible, at least one multiple, and no further away than half of one."""
+    rounded = round_channels(channels, multiple)
+    assert rounded % multiple == 0
+    assert rounded >= multiple
+    assert rounded == multiple or abs(rounded - channels) <= multiple / 2 + 1e-9
+
+
+def test_a_blocks_channels_follow_its_filters() -> None:
+    """Reference width × filters, in steps of four."""
+    assert [NARROW.channels(3, filters) for filters in (0.75, 1.0, 1.25)] == [16, 20, 24]

@@ -112,6 +112,13 @@ class Space:
                 raise UsageError(f"block {number + 1} of {arch}: {value!r} is not among {options}")
             yield options.index(value)
 
+    @property
+    def lightest(self) -> Choices:
+        """Give the option indices of the lightest architecture: depthwise-separable, and everything else as small as
+        it may be.
+        """
+        return tuple(index for block in self.blocks for index in (_light_conv(block), 0, 0, 0, 0, 0))
+
     def reference(self) -> Arch:
         """Give the reference: mb6, kernel 3, no SE, identity, reference layers, filters ×1."""
         return Arch(self.name, tuple(Block("mb6", 3, 0.0, "identity", b.reference_layers, 1.0) for b in self.blocks))
@@ -119,6 +126,10 @@ class Space:
     def channels(self, block_number: int, filters: float) -> int:
         """Give a block's output channels: its reference width × filters, rounded half up to the multiple."""
         return round_channels(self.blocks[block_number].width * filters, self.channel_multiple)
+
+
+def _light_conv(block: BlockOptions) -> int:
+    return block.conv_ops.index("dsconv") if "dsconv" in block.conv_ops else 0
 
 
 def round_channels(channels: float, multiple: int) -> int:

@@ -17,7 +17,7 @@ from device_agents.inventory import find_device
 from edgekd.config import AUTO, Settings
 from edgekd.data import dataset
 from edgekd.errors import DataError
-from edgekd.files import write_atomic
+from edgekd.files import sha256_of, write_atomic
 from edgekd.profile import ProfileRequest, profile
 from edgekd.progress import Progress
 from edgekd.runs import Run, read_winner
@@ -56,6 +56,8 @@ def check_settings(settings: Settings) -> None:
 def run_all(run: Run, progress: Progress) -> None:
     """Do everything; what is finished already is not done again."""
     for name, stage in STAGES.items():
+        if name == "export" and is_exported(run):
+            continue  # the other stages find by themselves what they have done
         progress.stage(name)
         with _timed(run, name):
             stage(run, progress)
@@ -114,6 +116,17 @@ def export_run(run: Run, progress: Progress) -> None:
     from edgekd.export.bundle import make_bundle
 
     make_bundle(run, progress)
+
+
+def is_exported(run: Run) -> bool:
+    """Tell whether the run has a manifest and every artifact is the file that the manifest describes."""
+    if not (run.folder / "manifest.json").exists():
+        return False
+    artifacts = run.read_json("manifest.json", "edgekd export").get("artifacts")
+    if not isinstance(artifacts, dict) or not artifacts:
+        return False
+    paths = {name: run.artifacts / Path(str(entry.get("path"))).name for name, entry in artifacts.items()}
+    return all(path.is_file() and sha256_of(path) == artifacts[name]["sha256"] for name, path in paths.items())
 
 
 def report_run(run: Run, progress: Progress) -> None:  # noqa: ARG001 - every stage has the same form

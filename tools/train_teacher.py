@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Train the embedded teacher on the embedded training images and write edgekd/data/teacher.safetensors.
+"""Train a teacher and write it as edgekd reads it; by default the embedded one, edgekd/data/teacher.safetensors.
 
     python tools/train_teacher.py
+    python tools/train_teacher.py --data mine.npz --architecture resnet20 --target mine.safetensors
 
 The validation split is only printed along the way; the test split is read once, after the last epoch, for the record.
 """
@@ -29,14 +30,15 @@ RECIPE = Recipe(epochs=15, batch_size=128, learning_rate=0.1, weight_decay=5e-4,
 def main() -> None:
     """Train, judge and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="resnet14")
+    parser.add_argument("--data", default="embedded", help="embedded, or an npz file of three splits")
+    parser.add_argument("--architecture", default="resnet14", help="resnet8, resnet14, resnet20 or resnet56")
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--target", type=Path, default=EMBEDDED)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recipe = dataclasses.replace(RECIPE, epochs=arguments.epochs)
-    data = load("embedded")
+    data = load(arguments.data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = CifarResNet(arguments.architecture, data.train.images.shape[3], data.classes)

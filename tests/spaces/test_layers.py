@@ -92,7 +92,8 @@ def test_the_squeeze_is_relative_to_the_layers_input() -> None:
     block = Block("mb6", 3, 0.25, "none", 2, 1.0)
     graph = graph_of(NARROW, Arch(NARROW.name, (*NARROW.reference().blocks[:6], replace(block, layers=2))))
     widths = {node.name: node.out_shape[3] for node in graph.nodes if node.name.endswith("se.reduce")}
-    assert widths == {"block7.layer0.se.reduce": 48 // 4, "block7.layer1.se.reduce": 80 // 4}
+    inputs = NARROW.channels(5, 1.0), NARROW.channels(6, 1.0)
+    assert widths == {f"block7.layer{layer}.se.reduce": -(-inputs[layer] // 4) for layer in (0, 1)}
     first = graph_of(NARROW, Arch(NARROW.name, (block, *NARROW.reference().blocks[1:])))
     assert next(n.out_shape[3] for n in first.nodes if n.name == "block1.layer0.se.reduce") == 4
 

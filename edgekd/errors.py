@@ -70,6 +70,7 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     """Word a suggestion: the nearest known name if there is one, and all of them."""
     known = sorted(choices)
     spelled = {choice.lower(): choice for choice in known}
-    nearest = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.4)
+    begun = [choice for choice in spelled if name and choice.startswith(name.lower())]
+    nearest = begun if len(begun) == 1 else difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.4)
     hint = f"did you mean {spelled[nearest[0]]!r}? " if nearest else ""
     return f"{hint}known: {', '.join(known) if known else 'none'}"

@@ -161,6 +161,8 @@ class _Desk:
     @staticmethod
     def open(run: Run, progress: Progress) -> _Desk:
         """Load the table, data and teacher; the teacher's logits are computed here if they are not there yet."""
+        if not run.table_path.exists():
+            raise DataError(f"table {run.table_path} does not exist; measure it first with: edgekd profile")
         table = load_table(run.table_path)
         latency = LatencyModel.of(space_named(run.settings.space), table)
         data, teacher = _data_and_teacher(run.settings)

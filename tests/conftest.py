@@ -1,9 +1,27 @@
-"""What all tests share: settings of hypothesis. This file's folder is on the import path, for synthetic.py."""
+"""What all tests share: settings of hypothesis and of threads. Its folder is on the import path, for synthetic.py."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
+# before torch is loaded: threads that spin while they wait starve each other on a busy machine, as in edgekd's own cli
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 # a shared machine stalls now and then, so how long one example took says nothing about the code
-settings.register_profile("edgekd", deadline=None, print_blob=True)
+settings.register_profile("edgekd", deadline=None, print_blob=True, max_examples=50)
 settings.load_profile("edgekd")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread: its tests are too small for more, and others may have the rest of the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

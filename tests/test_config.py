@@ -197,7 +197,7 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, damaged: bytes) -> N
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """So is a folder; the message names it and the reason."""
-    with pytest.raises(ConfigError, match="none.toml cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config(tmp_path)

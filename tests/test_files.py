@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import make_read_only, names_in
 from synthetic import small_disk
 
 from edgekd.errors import UsageError
@@ -42,7 +43,7 @@ def test_content_is_replaced_whole(tmp_path: Path) -> None:
     for content in (b"\x00\xff", "grüße\n", b""):
         write_atomic(path, content)
         assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
-    assert os.listdir(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
 def test_a_new_file_has_the_users_usual_mode(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path) -> None:
         with pytest.raises(CannotWrite, match=r"cannot write .*file: No space left on device; what was there before"):
             write_atomic(path, b"new" * 100_000)
         assert path.read_bytes() == b"old" * 1000
-        assert os.listdir(folder) == ["file"]
+        assert names_in(folder) == ["file"]
         write_atomic(path, b"new" * 1000)
         assert path.read_bytes() == b"new" * 1000
 
@@ -75,7 +76,7 @@ def test_a_file_size_limit_leaves_the_old_content(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True)
     assert done.stdout == f"cannot write {path}: File too large; what was there before is unchanged\n"
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
 def test_an_interrupted_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,7 @@ def test_an_interrupted_write_leaves_no_temporary_file(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
 def test_a_missing_folder_or_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_missing_folder_or_a_folder_in_the_way_is_one_line(tmp_path: Path) -> 
     (tmp_path / "folder").mkdir()
     with pytest.raises(CannotWrite, match="folder: Is a directory"):
         write_atomic(tmp_path / "folder", b"")
-    assert os.listdir(tmp_path) == ["folder"]
+    assert names_in(tmp_path) == ["folder"]
 
 
 def test_folders_are_made_with_their_parents(tmp_path: Path) -> None:
@@ -107,21 +108,21 @@ def test_folders_are_made_with_their_parents(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     make_folder(folder)
     make_folder(folder)
-    assert os.listdir(folder) == []
+    assert names_in(folder) == []
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     """A file in the way, for one."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
-        with pytest.raises(UsageError, match="cannot be written .*choose another"):
+        with pytest.raises(UsageError, match=r"cannot be written .*choose another"):
             make_folder(path)
 
 
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     """Told by writing to it, which even root cannot on a file system that is mounted so."""
     with small_disk(tmp_path / "disk", 64 << 10) as folder:
-        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        make_read_only(folder)
         with pytest.raises(UsageError, match=r"cannot be written \(Read-only file system\)"):
             make_folder(folder)
         with pytest.raises(CannotWrite, match="Read-only file system"):

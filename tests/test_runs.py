@@ -91,9 +91,9 @@ def test_a_run_of_another_version_is_refused(run: Run, change: dict[str, Any]) -
     """A newer edgekd's folder is neither read nor overwritten; the message shows both versions."""
     rewrite(run.folder / "run.json", **change)
     before = (run.folder / "run.json").read_bytes()
-    with pytest.raises(DataError, match="is of format .*, not edgekd-run 1"):
+    with pytest.raises(DataError, match=r"is of format .*, not edgekd-run 1"):
         load_run(run.folder)
-    with pytest.raises(DataError, match="is of format .*, not edgekd-run 1"):
+    with pytest.raises(DataError, match=r"is of format .*, not edgekd-run 1"):
         open_run(run.folder, SETTINGS)
     assert (run.folder / "run.json").read_bytes() == before
 
@@ -119,7 +119,7 @@ def test_settings_in_a_run_are_checked_like_a_config(run: Run) -> None:
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     """The message says which folder would do."""
-    with pytest.raises(DataError, match="is no run folder: it has no run.json; give the folder of an edgekd search"):
+    with pytest.raises(DataError, match=r"is no run folder: it has no run.json; give the folder of an edgekd search"):
         load_run(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         read_json_object(tmp_path / "none.json")
@@ -127,7 +127,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_stage_is_named(run: Run) -> None:
     """Reading what a later stage writes says which command makes it."""
-    with pytest.raises(DataError, match="has no winner.json yet; run edgekd search first"):
+    with pytest.raises(DataError, match=r"has no winner.json yet; run edgekd search first"):
         read_winner(run)
 
 

@@ -123,7 +123,7 @@ def test_a_teacher_for_something_else_is_refused(
 def test_an_unknown_architecture_suggests_the_nearest(path: Path, data: DataSet, weights: dict[str, Tensor]) -> None:
     """The message lists what is known."""
     save_file(weights, path, RECORD | {"architecture": "resnet18"})
-    with pytest.raises(UnknownName, match="resnet18.*did you mean 'resnet.*resnet56"):
+    with pytest.raises(UnknownName, match=r"resnet18.*did you mean 'resnet.*resnet56"):
         teachers.load(str(path), data)
 
 

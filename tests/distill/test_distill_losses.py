@@ -16,12 +16,14 @@ from edgekd.distill import losses
 Rows = Sequence[Sequence[float]]
 
 logit_pairs = st.tuples(st.integers(2, 5), st.integers(2, 6)).flatmap(
-    lambda shape: st.tuples(*[
-        st.lists(
-            st.lists(st.floats(-8, 8), min_size=shape[1], max_size=shape[1]), min_size=shape[0], max_size=shape[0]
-        )
-        for _ in range(2)
-    ])
+    lambda shape: st.tuples(
+        *[
+            st.lists(
+                st.lists(st.floats(-8, 8), min_size=shape[1], max_size=shape[1]), min_size=shape[0], max_size=shape[0]
+            )
+            for _ in range(2)
+        ]
+    )
 )
 
 

@@ -96,7 +96,9 @@ def test_samples_are_the_preprocessed_split_in_channels_first_shape(tiny_data: D
     """(N, H, W, C) becomes (N, C, H, W) without moving memory, and labels stay in order."""
     samples = samples_of(tiny_data, tiny_data.train)
     assert samples.images.shape == (31, 1, 8, 8)
-    assert torch.equal(samples.images.permute(0, 2, 3, 1), torch.from_numpy(tiny_data.preprocess(tiny_data.train.images)))
+    assert torch.equal(
+        samples.images.permute(0, 2, 3, 1), torch.from_numpy(tiny_data.preprocess(tiny_data.train.images))
+    )
     assert samples.labels.tolist() == tiny_data.train.labels.tolist()
     chosen = samples.subset(torch.tensor([4, 2]))
     assert torch.equal(chosen.images[1], samples.images[2])

@@ -21,6 +21,8 @@ from edgekd.spaces.network import folded_parameters
 from edgekd.spaces.space import Space
 from latency_tables.schema import OpSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Run = Callable[..., np.ndarray]
 
 

@@ -85,5 +85,5 @@ def test_too_few_networks_are_refused() -> None:
     """The message says how many there are and how many are needed."""
     data = observations(MIN_NETWORKS, 0, (1.0, 0.0, 0.0, 0.0))
     assert calibrate(data).networks == MIN_NETWORKS
-    with pytest.raises(ValueError, match="7 networks are too few .* at least 8"):
+    with pytest.raises(ValueError, match=r"7 networks are too few .* at least 8"):
         calibrate(data[1:])

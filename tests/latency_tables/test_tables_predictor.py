@@ -74,7 +74,7 @@ def test_a_missing_row_is_an_error_that_names_operator_and_nearest() -> None:
 
 def test_an_empty_table_has_no_nearest_row() -> None:
     """The message does without."""
-    with pytest.raises(OpNotInTable, match="no row for conv_2d.*; measure it with"):
+    with pytest.raises(OpNotInTable, match=r"no row for conv_2d.*; measure it with"):
         Predictor(replace(TABLE, rows={}), "float32").predict(FLOATS[:1])
 
 

@@ -139,7 +139,7 @@ def test_derived_times_come_from_the_raw_samples(samples: list[int], extra: int)
 
 
 def test_attempts_join_with_all_their_samples() -> None:
-    """Samples add up in order, flags unite, and the faster sentinel counts because the samples include its attempt's."""
+    """Samples add up in order, flags unite, and the faster sentinel counts: its samples are there too."""
     first = measurement("x", 1000, sentinel_ns=9000, flags=("contended",))
     second = measurement("x", 800, sentinel_ns=5000, attempt=2)
     both = merged(first, second)

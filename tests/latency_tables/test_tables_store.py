@@ -258,6 +258,12 @@ def test_nothing_wrong_reaches_the_file(path: Path, row: Measurement, error: typ
     assert file.table == load_table(path)
 
 
+def add_all(file: TableFile, rows: list[Measurement]) -> None:
+    """Add rows until the disk is full."""
+    for row in rows:
+        file.add_row(row)
+
+
 def test_a_full_disk_changes_neither_table_nor_file(tmp_path: Path) -> None:
     """What the disk did not take is not in the table either, so the same row can be added once there is space."""
     with small_disk(tmp_path / "disk", 16 * 4096) as disk:
@@ -265,8 +271,7 @@ def test_a_full_disk_changes_neither_table_nor_file(tmp_path: Path) -> None:
         (disk / "ballast").write_bytes(bytes(4096 * 14))
         added = [measurement(conv(channels).key) for channels in range(100, 200)]
         with pytest.raises(FileNotWritable, match="No space left"):
-            for row in added:
-                file.add_row(row)
+            add_all(file, added)
         assert file.table == load_table(file.path)
         (disk / "ballast").unlink()
         lost = next(row for row in added if row.subject not in file.table.rows)

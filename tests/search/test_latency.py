@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -29,7 +28,7 @@ CALIBRATIONS = {
 
 @pytest.fixture(scope="module")
 def tiny_table() -> LatencyTable:
-    """Make the table of a space of 1,024 architectures."""
+    """Make the table of a space of 512 architectures."""
     return table_for(TINY)
 
 
@@ -58,13 +57,12 @@ def test_each_dtype_has_its_own_fastest(tiny_table: LatencyTable) -> None:
     assert model.fastest("int8")[1] != model.fastest("float32")[1]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_no_random_architecture_beats_the_fastest_of_a_large_space(narrow: LatencyModel, dtype: str) -> None:
-    """Where trying all is out of the question, none of a hundred is faster, and the fastest is of the space."""
-    arch, fastest_ms = narrow.fastest(dtype)
+def test_no_random_architecture_beats_the_fastest_of_a_large_space(narrow: LatencyModel) -> None:
+    """Where trying all is out of the question, none of fifty is faster, and the fastest is of the space."""
+    arch, fastest_ms = narrow.fastest("int8")
     assert NARROW.arch(NARROW.choices(arch)) == arch
-    assert narrow.predict(arch, dtype).total_ms == fastest_ms
-    assert all(narrow.predict(other, dtype).total_ms > fastest_ms for other in random_archs(NARROW, 100, 2))
+    assert narrow.predict(arch, "int8").total_ms == fastest_ms
+    assert all(narrow.predict(other, "int8").total_ms > fastest_ms for other in random_archs(NARROW, 50, 2))
 
 
 def test_a_prediction_is_that_of_the_graphs_operators(narrow: LatencyModel) -> None:
@@ -80,25 +78,27 @@ def test_a_prediction_is_that_of_the_graphs_operators(narrow: LatencyModel) -> N
     ]
 
 
-def test_a_target_that_nothing_meets_names_the_fastest(narrow: LatencyModel) -> None:
+def test_a_target_that_nothing_meets_names_the_fastest(tiny_table: LatencyTable) -> None:
     """The message holds target, dtype, the fastest architecture, its ms and what to do, on one line."""
-    arch, fastest_ms = narrow.fastest("int8")
+    model = LatencyModel.of(TINY, tiny_table)
+    arch, fastest_ms = model.fastest("int8")
     with pytest.raises(InfeasibleTarget) as caught:
-        narrow.check_target(fastest_ms / 2, "int8")
+        model.check_target(fastest_ms / 2, "int8")
     text = str(caught.value)
     for part in (f"{fastest_ms / 2:.4g} ms (int8)", str(arch), f"at {fastest_ms:.4g} ms", "raise --target-ms"):
         assert part in text
     assert caught.value.fastest_ms == fastest_ms
     assert caught.value.exit_code == 1
-    assert not re.search(r"\n", text)
+    assert "\n" not in text
 
 
-def test_a_target_of_exactly_the_fastest_can_be_met(narrow: LatencyModel) -> None:
+def test_a_target_of_exactly_the_fastest_can_be_met(tiny_table: LatencyTable) -> None:
     """The limit itself is feasible, and the smallest step below it is not."""
-    fastest_ms = narrow.fastest("float32")[1]
-    narrow.check_target(fastest_ms, "float32")
+    model = LatencyModel.of(TINY, tiny_table)
+    fastest_ms = model.fastest("float32")[1]
+    model.check_target(fastest_ms, "float32")
     with pytest.raises(InfeasibleTarget):
-        narrow.check_target(fastest_ms * (1 - 1e-9), "float32")
+        model.check_target(fastest_ms * (1 - 1e-9), "float32")
 
 
 def test_a_table_of_another_space_is_refused_by_operator() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +38,7 @@ def test_the_front_is_exactly_what_nothing_beats(points: list[Point]) -> None:
 def test_the_front_goes_from_fast_to_accurate(points: list[Point]) -> None:
     """Both latency and accuracy rise strictly along it."""
     found = front(points)
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(found))
     assert bool(found) == bool(points)
 
 

@@ -100,13 +100,14 @@ def test_batches_are_as_large_as_asked_for_and_the_last_one_fits(tmp_path: Path)
 def test_a_study_stopped_at_any_sample_ends_as_an_undisturbed_one(tmp_path: Path, engine: str) -> None:
     """The journal is the same byte for byte, and nothing that was rated is rated again."""
     whole = tmp_path / "whole.jsonl"
-    samples = study(whole, engine=engine).run(FakeProxy().evaluate)
-    for dies_after in range(12) if engine == "random" else (3, 6):
+    budget = 12 if engine == "random" else 8
+    samples = study(whole, engine=engine, budget=budget).run(FakeProxy().evaluate)
+    for dies_after in range(12) if engine == "random" else (6,):
         path = tmp_path / f"{dies_after}.jsonl"
         first, second = FakeProxy(dies_after), FakeProxy()
         with pytest.raises(PulledPlug):
-            study(path, engine=engine).run(first.evaluate)
-        assert study(path, engine=engine).run(second.evaluate) == samples
+            study(path, engine=engine, budget=budget).run(first.evaluate)
+        assert study(path, engine=engine, budget=budget).run(second.evaluate) == samples
         assert path.read_bytes() == whole.read_bytes()
         assert first.rated + second.rated == [sample.arch for sample in samples]
 

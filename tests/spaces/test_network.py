@@ -15,6 +15,8 @@ from edgekd.spaces.layers import graph_of
 from edgekd.spaces.network import Network, folded_network, folded_parameters
 from edgekd.spaces.space import Space
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EVERYTHING = Arch.parse(f"{NARROW.name}:" + "/".join(["mb3_k5_se0.25_pool_l2_f1"] * 7))
 ARCHS = [NARROW.reference(), EVERYTHING, *random_archs(NARROW, 3, seed=31)]
 

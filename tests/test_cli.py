@@ -1,0 +1,382 @@
+"""The command line: exit codes, one line for every failure, and a stdout that holds the result alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from small_run import (
+    all_end,
+    descendants,
+    edgekd,
+    lines_of,
+    make_read_only,
+    names_in,
+    wait_until,
+    write_data,
+    write_table,
+    write_teacher,
+)
+from synthetic import KEY, NARROW, small_disk
+
+from edgekd import cli
+from edgekd.config import Settings
+from edgekd.files import locked
+from edgekd.runs import open_run
+from edgekd.search.latency import LatencyModel
+from edgekd.spaces.arch import Arch
+from latency_tables.store import load_table
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files that a small search needs."""
+
+    data: Path
+    teacher: Path
+    table: Path
+
+    def search(self, *more: object) -> list[str]:
+        """Word a search on them."""
+        files = ("--data", self.data, "--teacher", self.teacher, "--table", self.table)
+        return ["search", *map(str, files), *map(str, more)]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Little data, an ignorant teacher and a made-up table."""
+    folder = tmp_path_factory.mktemp("inputs")
+    data = write_data(folder / "data.npz", train=100)
+    teacher = write_teacher(folder / "teacher.safetensors", data, epochs=0)
+    return Inputs(data, teacher, write_table(folder / "table.jsonl", KEY))
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty folder, and give the environment and torch's thread count back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[[int, list[str]], str]:
+    """Run a command that must end with a code, an empty stdout and one line of ours on stderr; give that line."""
+
+    def run(code: int, arguments: list[str]) -> str:
+        assert cli.run(arguments) == code
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return the_line(captured.err)
+
+    return run
+
+
+def the_line(stderr: str) -> str:
+    """Find the one line that says what failed; progress may stand before it, nothing behind it."""
+    assert "Traceback" not in stderr
+    lines = stderr.splitlines()
+    assert [line for line in lines if line.startswith("edgekd: ")] == lines[-1:]
+    return lines[-1]
+
+
+Fails = Callable[[int, list[str]], str]
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "code", "hint"),
+    [
+        ("--device", "hots", 3, "host"),
+        ("--space", "mnasnet-28", 2, "did you mean 'mnasnet-28-narrow'"),
+        ("--engine", "akdd", 2, "did you mean 'akd'"),
+        ("--method", "KD2", 2, "did you mean 'kd'"),
+        ("--reward", "sofft", 2, "did you mean 'soft'"),
+        ("--target-dtype", "int4", 2, "did you mean 'int8'"),
+        ("--target-ms", "fast", 2, "a number or auto"),
+        ("--target-ms", "nan", 2, "above 0"),
+        ("--target-ms", "-1", 2, "above 0"),
+        ("--budget", "0", 2, "at least 1"),
+        ("--workers", "0", 2, "at least 1"),
+        ("--epochs", "0", 2, "at least 1"),
+        ("--seed", "-1", 2, "at least 0"),
+    ],
+)
+def test_an_unknown_or_impossible_option_is_refused_before_anything_begins(
+    fails: Fails, inputs: Inputs, option: str, wrong: str, code: int, hint: str
+) -> None:
+    """One line with the value and what would be right; no run folder is begun that the right one would not fit."""
+    line = fails(code, inputs.search(option, wrong, "--out", "run"))
+    assert wrong in line
+    assert hint in line
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("toml", "code", "hint"),
+    [
+        ("sede = 1", 2, "did you mean 'seed'"),
+        ("[search]\nbugdet = 3", 2, "did you mean 'budget'"),
+        ("[search]\nbaseline = 'randon'", 2, "did you mean 'random'"),
+        ("[proxy]\nmethod = 'dits'", 2, "did you mean 'dist'"),
+        ("[distil]\nmethod = 'kdd'", 2, "did you mean 'kd'"),
+        ("[search]\nreward = 'sofft'", 2, "did you mean 'soft'"),
+        ("device = 'hots'", 3, "host"),
+        ("space = 'mnasnet-28'", 2, "did you mean 'mnasnet-28-narrow'"),
+        ("space = 'mnasnet-224'", 2, "choose another space or data set"),
+        ("data = 'none.npz'", 2, "no such file"),
+        ("teacher = 'none.safetensors'", 2, "no such file"),
+        ("seed = ", 2, "is not TOML"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_anything_is_measured(
+    fails: Fails, inputs: Inputs, toml: str, code: int, hint: str
+) -> None:
+    """Also what only a later stage needs: not after minutes of measuring and searching."""
+    base = {"data": inputs.data, "teacher": inputs.teacher}
+    given = "".join(f"{name} = '{value}'\n" for name, value in base.items() if not toml.startswith(name))
+    Path("edgekd.toml").write_text(given + toml)
+    assert hint in fails(code, ["run", "edgekd.toml"])
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["serach"], ["search", "--budgett", "3"], ["search", "--budget", "three"], ["distil"], ["data"], ["bench"]],
+)
+def test_words_that_are_no_command_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The parser's usage goes to stderr."""
+    with pytest.raises(SystemExit) as ended:
+        cli.run(arguments)
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "usage: edgekd" in captured.err
+
+
+@pytest.mark.parametrize("dtype", ["int8", pytest.param("float32", marks=pytest.mark.slow)])
+def test_an_infeasible_target_names_the_fastest_and_its_ms(fails: Fails, inputs: Inputs, dtype: str) -> None:
+    """Exit 1; the ms are those of the architecture that is named, in that dtype."""
+    line = fails(1, inputs.search("--target-ms", 0.0001, "--target-dtype", dtype, "--out", "run"))
+    named = re.search(r"the fastest architecture, (\S+), is predicted at (\S+) ms", line)
+    assert named is not None
+    fastest = LatencyModel.of(NARROW, load_table(inputs.table)).predict(Arch.parse(named[1]), dtype)
+    assert named[2] == f"{fastest.total_ms:.4g}"
+    assert not Path("run/search.jsonl").exists()
+
+
+def test_missing_input_files_are_one_line(fails: Fails, inputs: Inputs) -> None:
+    """Data, teacher, table, config, run, model: each is named with what to do about it."""
+    assert "data none.npz: no such file" in fails(2, inputs.search("--data", "none.npz"))
+    assert "teacher none: no such file" in fails(2, inputs.search("--teacher", "none"))
+    assert "table none.jsonl does not exist; measure it" in fails(2, inputs.search("--table", "none.jsonl"))
+    assert "config none.toml cannot be read" in fails(2, ["run", "none.toml"])
+    assert "model none.tflite cannot be read" in fails(2, ["bench", "none.tflite"])
+    assert "data none.npz: no such file" in fails(2, ["data", "export", "none.npz", "out.npz"])
+    for command in ("distil", "distill", "export", "report"):
+        assert "none is no run folder" in fails(2, [command, "none"])
+
+
+def test_damaged_input_files_are_one_line(fails: Fails, inputs: Inputs) -> None:
+    """Each is named; a table with the line that is wrong."""
+    Path("damaged").write_bytes(b"PK\3\4 not what it seems\n\n")
+    assert "data damaged: not a readable npz file" in fails(2, inputs.search("--data", "damaged"))
+    assert "teacher damaged: not a readable safetensors file" in fails(2, inputs.search("--teacher", "damaged"))
+    assert "damaged, line 1" in fails(2, inputs.search("--table", "damaged"))
+    assert "is no .tflite file" in fails(2, ["bench", "damaged"])
+    lines = inputs.table.read_text().splitlines(keepends=True)
+    Path("table.jsonl").write_text("".join([*lines[:41], lines[41][:60] + "\n", *lines[42:]]))
+    assert "table.jsonl, line 42" in fails(2, inputs.search("--table", "table.jsonl"))
+
+
+@pytest.fixture
+def begun(inputs: Inputs) -> Path:
+    """A run that was begun and nothing more, in the folder `run`."""
+    settings = Settings(data=str(inputs.data), teacher=str(inputs.teacher), table=str(inputs.table))
+    return open_run(Path("run"), settings).folder
+
+
+@pytest.mark.usefixtures("begun")
+def test_stages_out_of_order_name_the_one_before(fails: Fails) -> None:
+    """A run without a search cannot be distilled, exported or reported."""
+    assert "has no winner.json yet; run edgekd search first" in fails(2, ["distil", "run"])
+    assert "has no winner.json yet; run edgekd search first" in fails(2, ["export", "run"])
+    assert "manifest.json" in fails(2, ["report", "run"])
+
+
+@pytest.mark.parametrize("name", ["run.json", "winner.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 50_000])
+def test_a_damaged_run_file_is_one_line(fails: Fails, begun: Path, name: str, content: bytes) -> None:
+    """Whatever the damage is."""
+    (begun / name).write_bytes(content)
+    for command in ("distil", "export"):
+        fails(2, [command, "run"])
+
+
+def test_a_table_of_another_space_is_one_line(fails: Fails, inputs: Inputs) -> None:
+    """An operator that was never measured is never counted as 0 ms; the nearest row is named."""
+    other = [line for line in inputs.table.read_text().splitlines(keepends=True) if "depthwise" not in line]
+    Path("other.jsonl").write_text("".join(other))
+    assert "no row for" in fails(2, inputs.search("--table", "other.jsonl", "--target-ms", "1"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(fails: Fails, inputs: Inputs, tmp_path: Path) -> None:
+    """Of a run and of a table; on a file system that even root cannot write to."""
+    with small_disk(tmp_path / "disk", 64 << 10) as folder:
+        make_read_only(folder)
+        for arguments in (
+            inputs.search("--out", folder / "run"),
+            ["profile", "--table", str(folder / "a" / "t.jsonl")],
+        ):
+            assert "cannot be written (Read-only file system); choose another" in fails(2, arguments)
+        export = ["data", "export", str(inputs.data), str(folder / "out.npz")]
+        assert "cannot write" in fails(1, export)
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_line(fails: Fails, inputs: Inputs) -> None:
+    """The same without mounting anything."""
+    Path("file").touch()
+    assert "folder file cannot be written" in fails(2, inputs.search("--out", "file"))
+    assert "cannot write none/out.npz" in fails(1, ["data", "export", str(inputs.data), "none/out.npz"])
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(fails: Fails, inputs: Inputs, tmp_path: Path) -> None:
+    """The run has begun, the teacher's logits did not fit: exit 1, and no part of them lies there."""
+    with small_disk(tmp_path / "disk", 16 << 10) as folder:
+        assert "No space left on device" in fails(1, inputs.search("--target-ms", "1", "--out", folder / "run"))
+        assert names_in(folder / "run") == [".lock", "run.json"]
+        line = fails(1, ["data", "export", str(inputs.data), str(folder / "out.npz")])
+        assert "No space left on device" in line
+        assert names_in(folder) == ["run"]
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_run_of_other_settings_is_one_line(fails: Fails, inputs: Inputs) -> None:
+    """Same folder, other target: refused, naming the difference."""
+    assert "search.target_ms 'auto', not 0.5" in fails(2, inputs.search("--target-ms", "0.5", "--out", "run"))
+
+
+def test_a_run_that_is_in_use_is_one_line(fails: Fails, inputs: Inputs) -> None:
+    """Two edgekd in one folder would mix their lines."""
+    Path("run").mkdir()
+    with locked(Path("run")):
+        assert "run folder run is in use" in fails(2, inputs.search("--out", "run"))
+
+
+def test_devices_as_json_is_json_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """The list of devices names the host and its runtimes."""
+    assert cli.run(["devices", "--format", "json"]) == 0
+    (host,) = json.loads(capsys.readouterr().out)
+    assert host["name"] == "host"
+    assert "ai_edge_litert" in host["runtimes"]
+
+
+def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever it strikes; the line says how to go on."""
+
+    def interrupted(options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_devices", interrupted)
+    assert cli.run(["devices"]) == 130
+    assert the_line(capsys.readouterr().err) == "edgekd: interrupted; the same command goes on from here"
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not an error of ours keeps its traceback."""
+
+    def broken(options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_devices", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.run(["devices"])
+
+
+def test_a_full_stdout_is_one_line() -> None:
+    """A result that could not be written is a failure, not a success."""
+    with Path("/dev/full").open("w") as full:
+        done = edgekd("devices", folder=Path.cwd(), stdout=full)
+        _, stderr = done.communicate()
+    assert done.returncode == 1
+    assert the_line(stderr) == "edgekd: cannot write the result to stdout: No space left on device"
+
+
+def test_a_reader_that_went_away_is_no_failure() -> None:
+    """As in `edgekd devices | head -0`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = edgekd("devices", folder=Path.cwd(), stdout=writing)
+    os.close(writing)
+    _, stderr = done.communicate()
+    assert (done.returncode, stderr) == (0, "")
+
+
+def test_without_torch_the_extra_is_named() -> None:
+    """A search asks for the extra that holds torch; the commands that do not need torch work."""
+    program = "import sys; sys.modules['torch'] = None; from edgekd import cli; cli.main(sys.argv[1:])"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run([*command, "search"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert the_line(done.stderr) == "edgekd: torch is not installed; install it with: pip install 'edgekd[train]'"
+    export = [*command, "data", "export", "none.npz", "out.npz"]
+    assert "none.npz: no such file" in subprocess.run(export, capture_output=True, text=True, check=False).stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """--help of any command starts at once."""
+    program = (
+        "import sys\nfrom edgekd import cli\ntry: cli.run(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print(*sorted({'torch', 'numpy', 'onnx', 'ai_edge_litert', 'rich'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for arguments in (["--help"], ["search", "--help"], ["--version"]):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        assert done.stderr == "\n"
+        assert re.search(r"edgekd", done.stdout)
+
+
+@pytest.mark.slow
+def test_a_search_is_interrupted_by_ctrl_c_and_goes_on(inputs: Inputs, tmp_path: Path) -> None:
+    """SIGINT to the whole group, as a terminal sends it: 130, one line, no process left, every whole line kept."""
+    more = ("--budget", 8, "--target-ms", 1, "--out", "run", "--epochs", 1, "--format", "json")
+    process = edgekd(*inputs.search(*more), folder=tmp_path)
+    wait_until(lambda: len(lines_of(tmp_path / "run" / "search.jsonl")) >= 3, process)
+    below = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stdout) == (130, "")
+    assert the_line(stderr) == "edgekd: interrupted; the same command goes on from here"
+    assert len(below) >= 2
+    assert all_end(below)
+    kept = (tmp_path / "run" / "search.jsonl").read_bytes()
+    assert kept.endswith(b"\n")
+    stdout, _ = edgekd(*inputs.search(*more), folder=tmp_path).communicate()
+    assert json.loads(stdout)["target_ms"] == 1.0
+    assert (tmp_path / "run" / "search.jsonl").read_bytes().startswith(kept)
+    assert len(lines_of(tmp_path / "run" / "search.jsonl")) == 1 + 8
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_line(inputs: Inputs, tmp_path: Path) -> None:
+    """As the kernel does when memory runs out: exit 1, no process left, and what was finished is kept."""
+    more = ("--budget", 20, "--target-ms", 1, "--out", "run", "--workers", 1)
+    process = edgekd(*inputs.search(*more), folder=tmp_path)
+    wait_until(lambda: len(lines_of(tmp_path / "run" / "search.jsonl")) >= 2, process)
+    below = descendants(process.pid)
+    workers = [pid for pid in below if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(max(workers), signal.SIGKILL)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert "a process that rates candidates ended" in the_line(stderr)
+    assert all_end(below)
+    assert len(lines_of(tmp_path / "run" / "search.jsonl")) >= 2

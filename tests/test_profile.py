@@ -1,0 +1,218 @@
+"""Profiling: what is measured, what is kept, and how a device is held while it measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from small_run import own_device
+from synthetic import KEY, NARROW, measurement, random_archs, synthetic_ns, tiny_space
+
+from device_agents.errors import UnknownDevice
+from edgekd import profile as profile_module
+from edgekd.bench import Bench, MeasuringFailed, Model
+from edgekd.graph.ir import int8_graph
+from edgekd.graph.micro import micro_model
+from edgekd.profile import CALIBRATION_NETWORKS, ProfileRequest, all_ops, calibration_archs, profile
+from edgekd.search.latency import LatencyModel
+from edgekd.spaces.layers import graph_of
+from latency_tables.errors import OtherSettings
+from latency_tables.schema import DTYPES, Measurement, OpSpec
+from latency_tables.store import load_table
+
+
+class FakeBench:
+    """Stands for a device: times by formula, stops when `patience` models were measured, and remembers all."""
+
+    patience: ClassVar[float] = math.inf
+    measured: ClassVar[list[Model]] = []
+    key = KEY
+
+    def __init__(self, device_name: str, on_warning: object) -> None:
+        self.device_name = device_name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held."""
+
+    def measure(self, models: Iterable[Model]) -> Iterator[Measurement]:
+        for model in models:
+            if len(self.measured) >= self.patience:
+                raise MeasuringFailed("the device was unplugged")
+            self.measured.append(model)
+            ns = synthetic_ns(OpSpec.parse(model.name)) if model.kind == "operator" else 10 * len(model.content)
+            yield measurement(model.name, ns)
+
+
+@pytest.fixture
+def fake_bench(monkeypatch: pytest.MonkeyPatch) -> type[FakeBench]:
+    """Let profile() find the fake device."""
+    monkeypatch.setattr(FakeBench, "measured", [])
+    monkeypatch.setattr(FakeBench, "patience", math.inf)
+    monkeypatch.setattr(profile_module, "Bench", FakeBench)
+    return FakeBench
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> ProfileRequest:
+    """Ask for the tiny space's table."""
+    return ProfileRequest("bench", tiny_space(blocks=1), tmp_path / "table.jsonl")
+
+
+def quietly(request: ProfileRequest) -> None:
+    """Profile without an audience."""
+    profile(request, lambda done, total: None, lambda warning: None)
+
+
+def test_everything_a_search_may_ask_is_listed_once() -> None:
+    """Every operator of any architecture, in both dtypes and with the int8 files' ends, is in the plan."""
+    keys = [op.key for op in all_ops(NARROW)]
+    assert len(set(keys)) == len(keys)
+    for arch in random_archs(NARROW, 20, seed=1):
+        graph = graph_of(NARROW, arch)
+        assert {op.key for one in (graph, int8_graph(graph)) for op in one.ops} <= set(keys)
+
+
+def test_the_calibration_networks_are_always_the_same() -> None:
+    """Distinct, with the reference among them, and as many as a fit with held-out errors needs."""
+    archs = calibration_archs(NARROW)
+    assert archs == calibration_archs(NARROW)
+    assert len(set(archs)) == CALIBRATION_NETWORKS
+    assert NARROW.reference() in archs
+
+
+def test_a_profile_covers_the_space(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
+    """Every operator and network is measured once, from a file that loads; then every architecture is predicted."""
+    steps: list[tuple[int, int]] = []
+    table = profile(request_, lambda done, total: steps.append((done, total)), lambda warning: None)
+    space = request_.space
+    wanted = len(all_ops(space)) + len(DTYPES) * len(calibration_archs(space))
+    assert len({model.name for model in fake_bench.measured}) == len(fake_bench.measured) == wanted
+    assert set(table.rows) == {op.key for op in all_ops(space)}
+    assert steps[-1] == (wanted, wanted)
+    assert set(table.calibrations) == set(DTYPES)
+    for arch in random_archs(space, 5, seed=2):
+        assert all(ms > 0 for ms in LatencyModel.of(space, table).predicted_ms(arch).values())
+
+
+def test_every_measured_file_runs(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
+    """A spread of the models that were handed to the device load and run in the real runtime."""
+    quietly(request_)
+    for model in fake_bench.measured[:: len(fake_bench.measured) // 40]:
+        interpreter = Interpreter(model_content=model.content, num_threads=1)
+        interpreter.allocate_tensors()
+        interpreter.invoke()
+
+
+def test_a_stopped_profile_goes_on_where_it_was(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
+    """What was measured stays, byte for byte, and is not measured again; the end is as if undisturbed."""
+    fake_bench.patience = 40
+    with pytest.raises(MeasuringFailed):
+        quietly(request_)
+    kept = request_.table_path.read_bytes()
+    first = [model.name for model in fake_bench.measured]
+    assert kept.count(b"\n") == 1 + len(first) == 41
+    fake_bench.measured.clear()
+    fake_bench.patience = math.inf
+    quietly(request_)
+    assert request_.table_path.read_bytes().startswith(kept)
+    assert not {model.name for model in fake_bench.measured} & set(first)
+    undisturbed = dataclasses.replace(request_, table_path=request_.table_path.with_name("undisturbed.jsonl"))
+    quietly(undisturbed)
+    assert load_table(request_.table_path) == load_table(undisturbed.table_path)
+
+
+def test_a_complete_table_is_not_measured_again(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
+    """Profiling twice changes nothing."""
+    quietly(request_)
+    before = request_.table_path.read_bytes()
+    fake_bench.measured.clear()
+    quietly(request_)
+    assert not fake_bench.measured
+    assert request_.table_path.read_bytes() == before
+
+
+def test_a_table_of_another_device_is_not_mixed(
+    fake_bench: type[FakeBench], request_: ProfileRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows under another runtime version would not be comparable; the file is left as it is."""
+    quietly(request_)
+    before = request_.table_path.read_bytes()
+    monkeypatch.setattr(fake_bench, "key", dataclasses.replace(KEY, runtime_version="2.4.0"))
+    with pytest.raises(OtherSettings, match=r"2\.3\.0.*2\.4\.0"):
+        quietly(request_)
+    assert request_.table_path.read_bytes() == before
+
+
+def test_an_unknown_device_suggests_the_nearest() -> None:
+    """Before anything is opened."""
+    with pytest.raises(UnknownDevice, match=r"hosst.*host"):
+        Bench("hosst", lambda warning: None)
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, list[int]]:
+    """Give a bench that measures one network with the sentinels that a test lists, from the last to the first."""
+    sentinels: list[int] = []
+
+    def measure(self: Bench, models: Iterable[Model]) -> Iterator[Measurement]:
+        sentinel_ns = sentinels.pop()
+        for model in models:
+            yield measurement(model.name, 10 * sentinel_ns, sentinel_ns=sentinel_ns)
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    return Bench("host", lambda warning: None), sentinels
+
+
+def test_a_slow_machine_is_given_another_chance(settled: tuple[Bench, list[int]]) -> None:
+    """Measured again until the sentinel is nearly as fast as for the table; all samples are kept, the best counts."""
+    bench, sentinels = settled
+    sentinels += [999, 101, 130, 150]
+    found = bench.measure_settled([Model("network", b"", "network")], sentinel_ns=100)["network"]
+    assert sentinels == [999]
+    assert (found.sentinel_ns, found.attempt, len(found.samples_ns)) == (101, 3, 9)
+    assert found.quiet_ms == 1010 / 1e6
+
+
+def test_a_machine_that_stays_slow_does_not_keep_the_job_from_ending(settled: tuple[Bench, list[int]]) -> None:
+    """The attempts are bounded, and the result says how slow the machine was."""
+    bench, sentinels = settled
+    sentinels += [200] * 100
+    found = bench.measure_settled([Model("network", b"", "network")], sentinel_ns=100)["network"]
+    assert found.sentinel_ns == 200
+    assert 1 < found.attempt == 100 - len(sentinels) <= 30
+
+
+def test_without_a_known_speed_once_is_enough(settled: tuple[Bench, list[int]]) -> None:
+    """A table that knows no sentinel, such as an imported one, sets no speed to wait for."""
+    bench, sentinels = settled
+    sentinels += [200, 200]
+    assert bench.measure_settled([Model("network", b"", "network")], sentinel_ns=0)["network"].attempt == 1
+    assert len(sentinels) == 1
+
+
+def test_the_host_measures_models_and_names_the_one_that_fails(tmp_path: Path) -> None:
+    """Really measured: each row has its model's name and positive times; what cannot run is named with its device."""
+    op = next(op for op in all_ops(NARROW) if op.kind == "conv_2d")
+    good = [Model(op.key, micro_model(op)), Model("again", micro_model(op))]
+    with own_device(tmp_path), Bench("host", lambda warning: None) as bench:
+        assert (bench.key.device, bench.key.threads, bench.key.clock) == ("host", 1, "thread_cpu")
+        rows = {row.subject: row for row in bench.measure(good)}
+        assert set(rows) == {op.key, "again"}
+        for row in rows.values():
+            assert 0 < row.quiet_ms <= row.median_ms
+            assert row.wall_median_ms > 0
+            assert row.sentinel_ns > 0
+            assert row.source == "measured"
+        with pytest.raises(MeasuringFailed, match="device host could not measure garbage"):
+            list(bench.measure([Model("garbage", b"\x1c\0\0\0TFL3 and nothing else")]))

@@ -120,13 +120,18 @@ def export_run(run: Run, progress: Progress) -> None:
 
 def is_exported(run: Run) -> bool:
     """Tell whether the run has a manifest and every artifact is the file that the manifest describes."""
-    if not (run.folder / "manifest.json").exists():
+    try:
+        entries = run.read_json("manifest.json", "edgekd export").get("artifacts")
+    except DataError:
+        return False  # missing or damaged: the export writes it anew
+    return isinstance(entries, dict) and bool(entries) and all(_is_intact(run, entry) for entry in entries.values())
+
+
+def _is_intact(run: Run, entry: object) -> bool:
+    if not isinstance(entry, dict):
         return False
-    artifacts = run.read_json("manifest.json", "edgekd export").get("artifacts")
-    if not isinstance(artifacts, dict) or not artifacts:
-        return False
-    paths = {name: run.artifacts / Path(str(entry.get("path"))).name for name, entry in artifacts.items()}
-    return all(path.is_file() and sha256_of(path) == artifacts[name]["sha256"] for name, path in paths.items())
+    path = run.artifacts / Path(str(entry.get("path"))).name
+    return path.is_file() and sha256_of(path) == entry.get("sha256")
 
 
 def report_run(run: Run, progress: Progress) -> None:  # noqa: ARG001 - every stage has the same form
@@ -256,4 +261,6 @@ def _timed(run: Run, stage: str) -> Iterator[None]:
     finally:
         path = run.folder / "seconds.json"
         seconds = run.read_json(path.name, "edgekd run") if path.exists() else {}
-        run.write_json(path.name, seconds | {stage: round(seconds.get(stage, 0.0) + time.perf_counter() - began, 3)})
+        before = seconds.get(stage)
+        total = (before if isinstance(before, int | float) else 0.0) + time.perf_counter() - began
+        run.write_json(path.name, seconds | {stage: round(total, 3)})

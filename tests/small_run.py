@@ -33,7 +33,7 @@ from latency_tables.store import TableFile
 def write_data(path: Path, train: int = 600) -> Path:
     """Write the first images of the embedded splits, whose classes are mixed: some to train, 100 and 100 others."""
     whole = dataset.load("embedded")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, count in {"train": train, "validation": 100, "test": 100}.items():
         arrays[f"{name}_images"] = whole.split(name).images[:count]
         arrays[f"{name}_labels"] = whole.split(name).labels[:count]

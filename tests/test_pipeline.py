@@ -35,6 +35,9 @@ from small_run import (
 )
 from synthetic import NARROW
 
+from edgekd.config import Settings
+from edgekd.pipeline import is_exported
+from edgekd.runs import Run
 from edgekd.search.latency import LatencyModel
 from latency_tables.schema import DTYPES
 from latency_tables.store import load_table
@@ -212,6 +215,48 @@ def test_a_killed_run_ships_the_same_files(runs: Runs) -> None:
             assert len(content) == artifact["size_bytes"]
     for name in ("accuracy", "parity", "predicted_ms", "table", "macs", "parameters", "teacher_accuracy"):
         assert manifests[0][name] == manifests[1][name]
+
+
+def contents_of(run: Path) -> dict[str, bytes]:
+    """Read what a finished run must not change: all but the report and the seconds, which go on counting."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.name not in ("report.html", "seconds.json")]
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def test_a_finished_run_is_left_as_it_is(runs: Runs) -> None:
+    """The same command once more measures, trains and writes nothing, and prints the same result."""
+    before = contents_of(runs.killed)
+    assert finish(runs.killed) == runs.result
+    assert contents_of(runs.killed) == before
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Run:
+    """A run that looks exported."""
+    run = Run(tmp_path, Settings())
+    run.artifacts.mkdir()
+    (run.artifacts / "student.onnx").write_bytes(b"student")
+    entry = {"path": "artifacts/student.onnx", "sha256": hashlib.sha256(b"student").hexdigest()}
+    run.write_json("manifest.json", {"artifacts": {"onnx": entry}})
+    return run
+
+
+def test_an_export_counts_while_its_files_are_whole(exported: Run) -> None:
+    """A changed or missing artifact has to be written again."""
+    assert is_exported(exported)
+    (exported.artifacts / "student.onnx").write_bytes(b"changed")
+    assert not is_exported(exported)
+    (exported.artifacts / "student.onnx").unlink()
+    assert not is_exported(exported)
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"", b"{", b"[]", b"{}", b'{"artifacts": []}', b'{"artifacts": {}}', b'{"artifacts": {"onnx": 1}}']
+)
+def test_an_export_with_a_damaged_manifest_does_not_count(exported: Run, manifest: bytes) -> None:
+    """So it is made again, which puts the manifest right."""
+    (exported.folder / "manifest.json").write_bytes(manifest)
+    assert not is_exported(exported)
 
 
 def test_no_temporary_file_is_left(runs: Runs) -> None:

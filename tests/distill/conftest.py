@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def threads_restored() -> Iterator[None]:
 def tiny_data(tmp_path: Path) -> DataSet:
     """Three classes of 8x8 grey images: 31 to train (no multiple of any batch here), 6 and 6 others."""
     rng = np.random.default_rng(5)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, count in (("train", 31), ("validation", 6), ("test", 6)):
         labels = np.arange(count) % 3
         arrays[f"{name}_images"] = (rng.integers(0, 60, (count, 8, 8)) + 60 * labels[:, None, None]).astype(np.uint8)

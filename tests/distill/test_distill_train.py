@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,7 +170,7 @@ def half_done(lesson: Lesson, tmp_path: Path) -> Path:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_checkpoint_of_another_recipe_is_refused(half_done: Path, lesson: Lesson, change: dict[str, float]) -> None:
+def test_a_checkpoint_of_another_recipe_is_refused(half_done: Path, lesson: Lesson, change: dict[str, Any]) -> None:
     """Every field of the recipe counts; the message shows both recipes."""
     other = dataclasses.replace(RECIPE, **change)
     assert json.dumps(dataclasses.asdict(other)) in refused(half_done, lesson, other)

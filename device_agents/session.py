@@ -320,6 +320,10 @@ class _Batch:
         return RowReader(self.settings, dict(self.waiting), frozenset(self.waiting) | known)
 
     def drop_sentinel(self, job_id: str | None) -> None:
-        """Choose another sentinel when the runner died on this one."""
+        """Choose another sentinel when the runner died on this one; one that was named must not be replaced."""
+        if self.settings.sentinel_job_id == job_id and job_id is not None:
+            raise RunnerFailed(
+                f"the sentinel {job_id!r} ends the runner; without it no row of this batch can be judged"
+            )
         if self.sentinel is not None and self.sentinel.job_id == job_id:
             self.sentinel = None

@@ -1,6 +1,6 @@
-"""Holds a device and measures .tflite files on it: models in, Measurements out, in the order they come.
+"""Holds a device and measures .tflite files on it: models in, Measurements out, as they come.
 
-Knows no tables. The wires are device_agents' (session.py), the statistics latency_tables'.
+Keeps no tables. The wires are device_agents' (session.py), the statistics latency_tables'.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from device_agents.protocol import Job, JobResult, MeasureSettings
 from device_agents.readiness import read_conditions, warnings_of
 from device_agents.session import Session
 from edgekd.errors import EdgekdError
+from edgekd.files import CannotWrite
 from edgekd.graph.micro import micro_model
 from latency_tables.builder import SLOW
 from latency_tables.schema import Measurement, OpSpec, TableKey, TensorSpec, merged
@@ -96,10 +97,12 @@ class Bench:
             digest = hashlib.sha256(model.content).hexdigest()
             files[digest] = self._folder / digest
             if not files[digest].exists():
-                files[digest].write_bytes(model.content)
+                _write(files[digest], model.content)
             jobs.append(Job(model.name, digest, model.kind))
         settings = MeasureSettings(threads=_THREADS, sentinel_job_id=_SENTINEL)
         for result in self._session.measure(jobs, files, settings):
+            if result.job_id == _SENTINEL and not result.ok:
+                raise MeasuringFailed(f"device {self.device.name} could not measure the sentinel: {result.error}")
             if result.job_id != _SENTINEL:
                 yield _measurement(self.device.name, result)
 
@@ -123,6 +126,13 @@ def _sentinel() -> Model:
     """Give the fixed model whose time tells how fast the machine is just now; about 50 µs on a desktop core."""
     op = OpSpec("conv_2d", (TensorSpec((1, 14, 14, 32)),), "float32", 32, (3, 3))
     return Model(_SENTINEL, micro_model(op))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise CannotWrite(path, error) from error
 
 
 def _measurement(device: str, result: JobResult) -> Measurement:

@@ -123,7 +123,7 @@ def _add_search_options(target: argparse.ArgumentParser) -> None:
     target.add_argument("--reward", default="absolute", help="soft, hard or absolute")
     target.add_argument("--budget", type=int, default=100, help="distinct architectures to evaluate")
     target.add_argument("--method", default="kd", help="distillation method of the final training: kd, dist or none")
-    target.add_argument("--epochs", type=int, default=8, help="epochs of the final training")
+    target.add_argument("--epochs", type=int, default=12, help="epochs of the final training")
     target.add_argument("--seed", type=int, default=0)
     target.add_argument("--workers", type=int, default=2, help="processes that rate candidates")
     target.add_argument("--out", type=Path, help="run folder (default: under runs/, the one of these settings)")
@@ -188,6 +188,8 @@ def _search(options: argparse.Namespace) -> None:
 
     settings = _search_settings(options)
     check_settings(settings)
+    if not Path(settings.table).exists():
+        raise UsageError(f"table {settings.table} does not exist; measure it first with: edgekd profile")
     run = find_or_open_run(options.out, settings)
     with locked(run.folder), _progress() as progress:
         progress.stage("search")

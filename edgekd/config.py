@@ -51,7 +51,7 @@ class DistilSettings:
     """[distil]: the winner's training."""
 
     method: str = "kd"
-    epochs: int = 8
+    epochs: int = 12
     batch_size: int = 64
     learning_rate: float = 0.1
     threads: int = 2

@@ -14,6 +14,7 @@ It does not catch or print anything: foreign errors are mapped at their seam, an
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -61,9 +62,16 @@ class InfeasibleTarget(EdgekdError):
     def __init__(self, target_ms: float, dtype: str, fastest: str, fastest_ms: float) -> None:
         super().__init__(
             f"target {target_ms:.4g} ms ({dtype}) cannot be met: the fastest architecture, {fastest}, "
-            f"is predicted at {fastest_ms:.4g} ms; raise --target-ms to at least that or choose a smaller space"
+            f"is predicted at {_rounded_up(fastest_ms):.4g} ms; raise --target-ms to at least that "
+            "or choose a smaller space"
         )
         self.fastest_ms = fastest_ms
+
+
+def _rounded_up(value: float) -> float:
+    """Round up to four digits, so that the number a message names is enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3) if value > 0 else 1.0
+    return math.ceil(value / unit - 1e-6) * unit
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ from edgekd.search.latency import LatencyModel
 from edgekd.search.reward import Reward
 from edgekd.search.study import Sample, Study, StudySettings, winner
 from edgekd.spaces.mnasnet import space_named
+from latency_tables.errors import OtherSettings
 from latency_tables.journal import Journal
 from latency_tables.store import load_table, table_sha256
 
@@ -81,7 +82,8 @@ def search_run(run: Run, progress: Progress) -> None:
     samples = desk.search(study, progress)
     chosen = winner(samples, study.settings)
     progress.note(f"winner: {chosen.arch}, proxy accuracy {100 * chosen.proxy_accuracy:.1f} %")
-    run.write_json("winner.json", chosen.as_json() | _target_fields(study.settings))
+    target = {"target_ms": study.settings.target_ms, "target_dtype": study.settings.target_dtype}
+    run.write_json("winner.json", chosen.as_json() | target | {"table_sha256": desk.table_sha256})
 
 
 def baseline_run(run: Run, progress: Progress) -> None:
@@ -99,7 +101,7 @@ def distil_run(run: Run, progress: Progress) -> None:
     arch = read_winner(run).arch
     data, teacher = _data_and_teacher(run.settings)
     logits = _logits_path(run, data, teacher, progress)
-    plan = StudentPlan(run.settings, arch, run.folder / "student.safetensors")
+    plan = StudentPlan(run.settings, arch, run.folder / "student.safetensors", data.sha256, teacher.sha256)
     lesson = {"arch": str(arch), "data_sha256": data.sha256, "teacher_sha256": teacher.sha256}
     history = Journal(run.folder / "distil.jsonl", {"format": "edgekd-distil", "version": 1, **lesson})
 
@@ -119,19 +121,17 @@ def export_run(run: Run, progress: Progress) -> None:
 
 
 def is_exported(run: Run) -> bool:
-    """Tell whether the run has a manifest and every artifact is the file that the manifest describes."""
-    try:
-        entries = run.read_json("manifest.json", "edgekd export").get("artifacts")
-    except DataError:
-        return False  # missing or damaged: the export writes it anew
-    return isinstance(entries, dict) and bool(entries) and all(_is_intact(run, entry) for entry in entries.values())
+    """Tell whether manifest.json describes this run's winner and student, and the artifacts that lie there."""
+    from edgekd.report.data import ReportData
 
-
-def _is_intact(run: Run, entry: object) -> bool:
-    if not isinstance(entry, dict):
+    if not (run.folder / "manifest.json").exists():
         return False
-    path = run.artifacts / Path(str(entry.get("path"))).name
-    return path.is_file() and sha256_of(path) == entry.get("sha256")
+    described = ReportData.load(run.folder).manifest
+    student = run.read_json("manifest.json", "edgekd export").get("student_sha256")
+    if described.arch_id != read_winner(run).arch.arch_id or student != sha256_of(run.folder / "student.safetensors"):
+        return False
+    files = {name: run.artifacts / Path(entry.path).name for name, entry in described.artifacts.items()}
+    return bool(files) and all(f.is_file() and sha256_of(f) == described.artifacts[n].sha256 for n, f in files.items())
 
 
 def report_run(run: Run, progress: Progress) -> None:  # noqa: ARG001 - every stage has the same form
@@ -169,6 +169,10 @@ class _Desk:
         if not run.table_path.exists():
             raise DataError(f"table {run.table_path} does not exist; measure it first with: edgekd profile")
         table = load_table(run.table_path)
+        device = find_device(run.settings.device)
+        for name, here in (("device", device.name), ("build_fingerprint", device.build_fingerprint)):
+            if getattr(table.key, name) != here:
+                raise OtherSettings(run.table_path, name, getattr(table.key, name), here)
         latency = LatencyModel.of(space_named(run.settings.space), table)
         data, teacher = _data_and_teacher(run.settings)
         latency.check_target(resolve_target(run, latency), run.settings.search.target_dtype)
@@ -223,10 +227,6 @@ def resolve_target(run: Run, latency: LatencyModel) -> float:
         raise DataError(f"target {search.target_ms!r} is neither a number of ms nor {AUTO!r}")
     reference = latency.predict(latency.space.reference(), search.target_dtype)
     return round(reference.total_ms / 2, 3)
-
-
-def _target_fields(settings: StudySettings) -> dict[str, Any]:
-    return {"target_ms": settings.target_ms, "target_dtype": settings.target_dtype}
 
 
 def _data_and_teacher(settings: Settings) -> tuple[dataset.DataSet, Teacher]:

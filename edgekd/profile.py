@@ -20,7 +20,7 @@ from latency_tables.builder import NetworkSpec, OnRow, Plan, Subject, build
 from latency_tables.schema import DTYPES, Measurement, OpSpec
 from latency_tables.store import LatencyTable, TableFile
 
-CALIBRATION_NETWORKS = 24  # a dtype; the fit has three coefficients, and keeps the error of leaving each one out
+CALIBRATION_NETWORKS = 24  # a dtype; the fit has four coefficients, and keeps the error of leaving each one out
 _CALIBRATION_SEED = 20
 _MAX_LIGHTNESS = 0.9  # share of the decisions that the lightest calibration network takes the light way
 

@@ -64,6 +64,8 @@ class Plan:
 def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> LatencyTable:
     """Complete the table and give it. `on_row` is told how many measurements are done, of how many."""
     table = file.table
+    if _is_final(table, plan):
+        return table  # measuring or fitting again would change what searches have been told
     for _ in range(MAX_ATTEMPTS):
         todo = plan.missing(table) + plan.slow(table)
         for done, (subject, measurement) in enumerate(measure(todo) if todo else (), 1):
@@ -77,6 +79,13 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
             file.add_calibration(dtype, fit)
     file.sync()
     return table
+
+
+def _is_final(table: LatencyTable, plan: Plan) -> bool:
+    """Tell whether the table covers the plan and was calibrated after its last measurement."""
+    fits = table.calibrations
+    calibrated = all(n.dtype in fits and fits[n.dtype].networks == len(_usable(table, n.dtype)) for n in plan.networks)
+    return calibrated and not plan.missing(table)
 
 
 def _add(file: TableFile, subject: Subject, measurement: Measurement) -> None:
@@ -95,7 +104,7 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
     Networks of another space, whose build was ended before its operators were measured, are left out.
 
     Raises:
-        ValueError: there are too few of them.
+        TooFewNetworks: there are too few of them.
 
     """
     observations = [
@@ -105,10 +114,14 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
             weight_mb=sum(OpSpec.parse(key).weight_bytes for key in network.op_keys) / 1e6,
             measured_ms=network.measurement.quiet_ms,
         )
-        for network in table.networks.values()
-        if network.dtype == dtype and table.rows.keys() >= set(network.op_keys)
+        for network in _usable(table, dtype)
     ]
     return calibrate(observations)
+
+
+def _usable(table: LatencyTable, dtype: str) -> list[Network]:
+    """List the networks of a dtype whose operators all have rows."""
+    return [n for n in table.networks.values() if n.dtype == dtype and table.rows.keys() >= set(n.op_keys)]
 
 
 def _spread(ops: Sequence[OpSpec], networks: Sequence[NetworkSpec]) -> Iterator[Subject]:

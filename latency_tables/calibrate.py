@@ -3,8 +3,8 @@
     network_ms ≈ scale · Σ rows + per_op_ms · operators + per_mb_ms · megabytes of weights + offset_ms
 
 An operator measured alone pays the fixed cost of one call of the runtime, so per_op_ms comes out negative; and its
-weights stay in the cache, while a network's are fetched again in every run, so per_mb_ms comes out positive. The error
-kept beside the fit is that of leaving each network out in turn. No row is changed here.
+weights stay in the cache, while those of a large network are fetched again in every run, which per_mb_ms is for. The
+error kept beside the fit is that of leaving each network out in turn. No row is changed here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from latency_tables.errors import TooFewNetworks
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,11 +52,11 @@ def calibrate(observations: Sequence[Observation]) -> Calibration:
     """Fit by least squares on relative errors.
 
     Raises:
-        ValueError: fewer than MIN_NETWORKS observations.
+        TooFewNetworks: fewer than MIN_NETWORKS observations.
 
     """
     if len(observations) < MIN_NETWORKS:
-        raise ValueError(f"{len(observations)} networks are too few to calibrate on; measure at least {MIN_NETWORKS}")
+        raise TooFewNetworks(len(observations), MIN_NETWORKS)
     features = np.array([[o.rows_ms, o.operators, o.weight_mb, 1.0] for o in observations])
     measured = np.array([o.measured_ms for o in observations])
     relative = features / measured[:, None]

@@ -44,6 +44,13 @@ class NotCalibrated(TableError):
         super().__init__(f"the table is not calibrated for {dtype}; run edgekd profile again to complete it")
 
 
+class TooFewNetworks(TableError, ValueError):
+    """A calibration cannot be fitted to so few networks."""
+
+    def __init__(self, found: int, needed: int) -> None:
+        super().__init__(f"{found} networks are too few to calibrate on; measure at least {needed}, of a larger space")
+
+
 class FileDamaged(TableError):
     """A file cannot be read or trusted."""
 

@@ -35,9 +35,8 @@ from small_run import (
 )
 from synthetic import NARROW
 
-from edgekd.config import Settings
 from edgekd.pipeline import is_exported
-from edgekd.runs import Run
+from edgekd.runs import load_run
 from edgekd.search.latency import LatencyModel
 from latency_tables.schema import DTYPES
 from latency_tables.store import load_table
@@ -183,9 +182,7 @@ def test_nothing_is_measured_or_rated_twice(runs: Runs) -> None:
             attempts[row["subject"]] = row["attempt"]
     for name in ("search.jsonl", "random.jsonl"):
         assert [line["index"] for line in lines_of(runs.killed / name)[1:]] == list(range(12))
-    epochs = [line["epoch"] for line in lines_of(runs.killed / "distil.jsonl")[1:]]
-    assert epochs == sorted(set(epochs))
-    assert epochs[-1] == EPOCHS
+    assert [line["epoch"] for line in lines_of(runs.killed / "distil.jsonl")[1:]] == list(range(1, EPOCHS + 1))
 
 
 def test_a_killed_run_chooses_the_same_winner(runs: Runs) -> None:
@@ -230,33 +227,20 @@ def test_a_finished_run_is_left_as_it_is(runs: Runs) -> None:
     assert contents_of(runs.killed) == before
 
 
-@pytest.fixture
-def exported(tmp_path: Path) -> Run:
-    """A run that looks exported."""
-    run = Run(tmp_path, Settings())
-    run.artifacts.mkdir()
-    (run.artifacts / "student.onnx").write_bytes(b"student")
-    entry = {"path": "artifacts/student.onnx", "sha256": hashlib.sha256(b"student").hexdigest()}
-    run.write_json("manifest.json", {"artifacts": {"onnx": entry}})
-    return run
-
-
-def test_an_export_counts_while_its_files_are_whole(exported: Run) -> None:
-    """A changed or missing artifact has to be written again."""
-    assert is_exported(exported)
-    (exported.artifacts / "student.onnx").write_bytes(b"changed")
-    assert not is_exported(exported)
-    (exported.artifacts / "student.onnx").unlink()
-    assert not is_exported(exported)
-
-
-@pytest.mark.parametrize(
-    "manifest", [b"", b"{", b"[]", b"{}", b'{"artifacts": []}', b'{"artifacts": {}}', b'{"artifacts": {"onnx": 1}}']
-)
-def test_an_export_with_a_damaged_manifest_does_not_count(exported: Run, manifest: bytes) -> None:
-    """So it is made again, which puts the manifest right."""
-    (exported.folder / "manifest.json").write_bytes(manifest)
-    assert not is_exported(exported)
+def test_an_export_counts_while_its_files_are_whole(runs: Runs, tmp_path: Path) -> None:
+    """A changed or missing artifact, another student, or no manifest: the export has to be made again."""
+    run = load_run(shutil.copytree(runs.killed, tmp_path / "run"))
+    assert is_exported(run)
+    for name in ("artifacts/student.onnx", "artifacts/student-int8.tflite", "student.safetensors"):
+        content = (run.folder / name).read_bytes()
+        (run.folder / name).write_bytes(content[:-1] + b"?")
+        assert not is_exported(run), name
+        (run.folder / name).write_bytes(content)
+    assert is_exported(run)
+    (run.artifacts / "student.onnx").unlink()
+    assert not is_exported(run)
+    (run.folder / "manifest.json").unlink()
+    assert not is_exported(run)
 
 
 def test_no_temporary_file_is_left(runs: Runs) -> None:

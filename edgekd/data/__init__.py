@@ -1,1 +1,1 @@
-"""Where images and labels come from; every source gives the same Splits."""
+"""Where images and labels come from; every source gives the same DataSet."""

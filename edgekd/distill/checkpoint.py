@@ -36,7 +36,7 @@ def save(
             tensors[f"momentum.{name}"] = momentum.contiguous()
     metadata = {
         "format": _FORMAT,
-        "recipe": json.dumps(dataclasses.asdict(recipe)),
+        "recipe": _spelled(recipe),
         "epochs_done": str(epochs_done),
         "threads": str(torch.get_num_threads()),
     }
@@ -53,10 +53,7 @@ def restore(path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimiz
     if not path.exists():
         return 0
     metadata, tensors = _read(path)
-    wanted = {"recipe": json.dumps(dataclasses.asdict(recipe)), "threads": str(torch.get_num_threads())}
-    for name, value in wanted.items():
-        if metadata.get(name) != value:
-            raise DataError(f"checkpoint {path} was made with {name} {metadata.get(name)}, not {value}; remove it")
+    _check(path, metadata, {"recipe": _spelled(recipe), "threads": str(torch.get_num_threads())})
     epochs_done = metadata.get("epochs_done", "")
     if not epochs_done.isdecimal() or not 0 < int(epochs_done) <= recipe.epochs:
         raise DataError(f"checkpoint {path} holds {epochs_done!r} epochs of {recipe.epochs}; remove it")
@@ -64,20 +61,31 @@ def restore(path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimiz
     return int(epochs_done)
 
 
-def load_weights(path: Path, network: torch.nn.Module, epochs: int) -> None:
-    """Load only the weights of a training that was to last `epochs`, for export.
+def load_weights(path: Path, network: torch.nn.Module, recipe: Recipe) -> None:
+    """Load only the weights of a finished training, for export.
 
     Raises:
-        DataError: the file is missing, damaged, of another architecture, or of an unfinished training.
+        DataError: the file is missing, damaged, of another training, or of an unfinished one.
 
     """
     if not path.exists():
         raise DataError(f"checkpoint {path} does not exist; run edgekd distil first")
     metadata, tensors = _read(path)
-    epochs_done = metadata.get("epochs_done", "")
+    _check(path, metadata, {"recipe": _spelled(recipe)})
+    epochs_done, epochs = metadata.get("epochs_done", ""), recipe.epochs
     if epochs_done != str(epochs):
         raise DataError(f"checkpoint {path} holds {epochs_done!r} epochs of {epochs}; run edgekd distil to finish it")
     _load_model(path, tensors, network)
+
+
+def _spelled(recipe: Recipe) -> str:
+    return json.dumps(dataclasses.asdict(recipe))
+
+
+def _check(path: Path, metadata: dict[str, str], wanted: dict[str, str]) -> None:
+    for name, value in wanted.items():
+        if metadata.get(name) != value:
+            raise DataError(f"checkpoint {path} was made with {name} {metadata.get(name)}, not {value}; remove it")
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -31,6 +31,15 @@ class StudentPlan:
     settings: Settings
     arch: Arch
     checkpoint_path: Path
+    data_sha256: str
+    teacher_sha256: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """Give the recipe, which names everything that the weights depend on."""
+        distil = self.settings.distil
+        about = f"{self.arch} {distil.method} data {self.data_sha256} teacher {self.teacher_sha256}"
+        return Recipe(distil.epochs, distil.batch_size, distil.learning_rate, seed=self.settings.seed, about=about)
 
 
 def train_student(
@@ -45,10 +54,9 @@ def train_student(
     """
     distil = plan.settings.distil
     torch.set_num_threads(distil.threads)
-    recipe = Recipe(distil.epochs, distil.batch_size, distil.learning_rate, seed=plan.settings.seed)
     network = _fresh(plan)
     lesson = Lesson(samples_of(data, data.train), method_named(distil.method), read_logits(logits_path))
-    train(network, lesson, recipe, plan.checkpoint_path, on_epoch)
+    train(network, lesson, plan.recipe, plan.checkpoint_path, on_epoch)
     return network
 
 
@@ -60,7 +68,7 @@ def load_student(plan: StudentPlan) -> Network:
 
     """
     network = _fresh(plan)
-    checkpoint.load_weights(plan.checkpoint_path, network, plan.settings.distil.epochs)
+    checkpoint.load_weights(plan.checkpoint_path, network, plan.recipe)
     return network.eval()
 
 

@@ -37,6 +37,7 @@ class Recipe:
     warmup_share: float = 0.1  # of all steps
     mirror: bool = True  # also show images mirrored left to right
     seed: int = 0
+    about: str = ""  # who is taught what by whom; a checkpoint about something else is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,10 @@ def train(
     for epoch in range(start, recipe.epochs):
         began = time.perf_counter()
         loss = _epoch(network, lesson, recipe, optimizer, epoch)
+        # told before it is kept: a history may hold an epoch that is trained again after a kill, but never lacks one
+        on_epoch(EpochResult(epoch + 1, recipe.epochs, loss, time.perf_counter() - began))
         if checkpoint_path:
             checkpoint.save(checkpoint_path, network, optimizer, recipe, epoch + 1)
-        on_epoch(EpochResult(epoch + 1, recipe.epochs, loss, time.perf_counter() - began))
 
 
 def _optimizer(network: Module, recipe: Recipe) -> torch.optim.SGD:

@@ -1,1 +1,1 @@
-"""From a trained student to files: quantize, tflite, onnx, parity."""
+"""From a trained student to files: quantize, write .tflite and .onnx, judge them through their runtimes."""

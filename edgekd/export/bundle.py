@@ -18,10 +18,12 @@ from edgekd.bench import Bench, Model
 from edgekd.data import dataset
 from edgekd.distill.student import StudentPlan, load_student
 from edgekd.distill.train import predict
+from edgekd.distill.views import balanced_subset
+from edgekd.errors import DataError, EdgekdError
 from edgekd.export.onnx import onnx_bytes
 from edgekd.export.quantize import calibrate_ranges
 from edgekd.export.runtimes import run_onnx, run_tflite, share_right
-from edgekd.files import make_folder, write_atomic
+from edgekd.files import make_folder, sha256_of, write_atomic
 from edgekd.graph.ir import FloatArray, Graph, int8_graph
 from edgekd.graph.tflite_writer import write_tflite
 from edgekd.progress import Progress
@@ -32,7 +34,12 @@ from edgekd.spaces.network import Network, folded_parameters
 from latency_tables.schema import DTYPES, Measurement
 from latency_tables.store import LatencyTable, load_table, table_sha256
 
+_MAX_DIFFERENCE = 1e-3  # of the largest logit; float32 kernels that sum in another order stay far below
 FILES = {"float32": "student-float32.tflite", "int8": "student-int8.tflite", "onnx": "student.onnx"}
+
+
+class ParityLost(EdgekdError):
+    """A finished float file does not compute what torch computed."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,11 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
         DeviceError, MeasuringFailed: the artifacts cannot be measured.
 
     """
-    arch = read_winner(run).arch
+    table = _searched_table(run)
     data = dataset.load(run.settings.data)
-    network = load_student(StudentPlan(run.settings, arch, run.folder / "student.safetensors"))
+    teacher = teachers.load(run.settings.teacher, data)
+    student = run.folder / "student.safetensors"
+    network = load_student(StudentPlan(run.settings, read_winner(run).arch, student, data.sha256, teacher.sha256))
     torch.set_num_threads(run.settings.distil.threads)
     bundle = build(network, data, run.settings.quantize.images)
     make_folder(run.artifacts)
@@ -69,8 +78,9 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
     progress.step(1, 3, "files written")
     judged = judge(bundle, run.artifacts)
     progress.step(2, 3, "judged through their runtimes")
-    table = load_table(run.table_path)
     with Bench(run.settings.device, progress.note) as bench:
+        for difference in table.key.differences(bench.key):
+            raise DataError(f"table {run.table_path} was measured under another key ({difference}); profile again")
         measured = measure(bench, bundle, table)
         device = {name: getattr(bench.device, name) for name in ("name", "model", "soc", "os")}
     progress.step(3, 3, "measured on the device")
@@ -79,14 +89,21 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
     return manifest
 
 
+def _searched_table(run: Run) -> LatencyTable:
+    """Load the run's table, which must be the one that the search was told from."""
+    table = load_table(run.table_path)
+    if run.read_json("winner.json", "edgekd search").get("table_sha256") != table_sha256(table):
+        raise DataError(f"table {run.table_path} has changed since the search; search again with another run folder")
+    return table
+
+
 def build(network: Network, data: dataset.DataSet, calibration_images: int) -> Bundle:
     """Make the three files of a trained student."""
     parameters = folded_parameters(network)
     float_file = write_tflite(network.graph, parameters)
-    chosen = data.preprocess(data.train.images[:calibration_images])
-    ranges = calibrate_ranges(float_file, network.graph, chosen)
-    graph = int8_graph(network.graph)
-    int8_file = write_tflite(graph, parameters, {**ranges, **{node.name: ranges["input"] for node in graph.nodes[:1]}})
+    chosen = balanced_subset(torch.from_numpy(data.train.labels), calibration_images).numpy()
+    ranges = calibrate_ranges(float_file, network.graph, data.preprocess(data.train.images[chosen]))
+    int8_file = write_tflite(int8_graph(network.graph), parameters, ranges)
     contents = {"float32": float_file, "int8": int8_file, "onnx": onnx_bytes(network)}
     return Bundle(network, contents, data.preprocess(data.test.images), data.test.labels)
 
@@ -96,10 +113,11 @@ def judge(bundle: Bundle, folder: Path) -> dict[str, Any]:
     reference = predict(bundle.network, torch.from_numpy(bundle.images).permute(0, 3, 1, 2)).numpy()
     logits = {name: run_tflite(bundle.contents[name], bundle.images) for name in DTYPES}
     logits["onnx"] = run_onnx(folder / FILES["onnx"], bundle.images)
-    return {
-        "accuracy": {name: share_right(rows, bundle.labels) for name, rows in logits.items()},
-        "parity": {name: float(abs(rows - reference).max()) for name, rows in logits.items()},
-    }
+    parity = {name: float(abs(rows - reference).max()) for name, rows in logits.items()}
+    for name in ("float32", "onnx"):
+        if not parity[name] <= _MAX_DIFFERENCE * max(1.0, float(abs(reference).max())):
+            raise ParityLost(f"{FILES[name]} gives logits up to {parity[name]:.3g} off torch's; please report this")
+    return {"accuracy": {name: share_right(rows, bundle.labels) for name, rows in logits.items()}, "parity": parity}
 
 
 def measure(bench: Bench, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
@@ -116,7 +134,8 @@ def measure(bench: Bench, bundle: Bundle, table: LatencyTable) -> dict[str, Any]
 
 def _slowdown(measurement: Measurement, table: LatencyTable) -> float:
     """Give how much slower than for the table the machine was at best: 1.0 is as fast."""
-    return measurement.sentinel_ns / table.sentinel_ns if table.sentinel_ns else 1.0
+    known = measurement.sentinel_ns and table.sentinel_ns
+    return measurement.sentinel_ns / table.sentinel_ns if known else 1.0
 
 
 def _manifest(run: Run, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
@@ -144,6 +163,7 @@ def _manifest(run: Run, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
         "macs": bundle.graph.macs,
         "parameters": sum(p.numel() for p in bundle.network.parameters()),
         "seed": run.settings.seed,
+        "student_sha256": sha256_of(run.folder / "student.safetensors"),
         "data_sha256": data.sha256,
         "teacher_sha256": teacher.sha256,
         "table": {"sha256": table_sha256(table), "rows": len(table.rows)},

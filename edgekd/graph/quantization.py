@@ -36,11 +36,17 @@ def activation_qparams(low: float, high: float) -> QParams:
     return QParams(np.array([scale], np.float32), zero_point)
 
 
-def quantize_weights(weight: FloatArray, axis: int | None) -> tuple[npt.NDArray[np.int8], QParams]:
-    """Quantise symmetrically to [−127, 127], per channel along `axis`, or per tensor where it is None."""
+def quantize_weights(
+    weight: FloatArray, axis: int | None, min_scale: FloatArray | float = 0.0
+) -> tuple[npt.NDArray[np.int8], QParams]:
+    """Quantise symmetrically to [−127, 127], per channel along `axis`, or per tensor where it is None.
+
+    `min_scale`, (channels,) or one number, keeps scales from becoming so fine that a bias in their units overflows.
+    """
     other = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else tuple(range(weight.ndim))
     largest = np.abs(weight).max(axis=other, keepdims=True)
-    scale = (np.maximum(largest, _MIN_RANGE) / 127.0).astype(np.float32)
+    floor = np.reshape(min_scale, [-1 if i == axis else 1 for i in range(weight.ndim)])
+    scale = np.maximum(np.maximum(largest, _MIN_RANGE) / 127.0, floor).astype(np.float32)
     codes = np.clip(np.round(weight / scale), -127, 127).astype(np.int8)
     return codes, QParams(scale.reshape(-1), 0, axis or 0)
 

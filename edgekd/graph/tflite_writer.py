@@ -19,6 +19,7 @@ from edgekd.graph.ir import CONSTANT, INPUT, WEIGHTED_KINDS, FloatArray, Graph, 
 from edgekd.graph.quantization import QParams, Ranges, quantize_weights, tensor_qparams
 
 _ALIGNMENT = 16  # bytes; the runtime maps weights in place
+_MAX_BIAS_CODE = 1 << 30  # half of int32, so that adding products cannot overflow either
 _INPUT_NAME, _OUTPUT_NAME = "image", "logits"
 
 # builtin code and operator version by dtype; a version too low makes older runtimes read the file wrongly
@@ -92,10 +93,11 @@ def _weights(model: _Model, node: Node, parameters: Parameters, qparams: dict[st
     if node.op.dtype == "float32":
         return [model.constant(weight_name, layer.weight), model.constant(bias_name, layer.bias)]
     axis = {"conv_2d": 0, "depthwise_conv_2d": 3}.get(node.op.kind)
-    codes, weight_q = quantize_weights(layer.weight, axis)
-    bias_scale = (qparams[node.inputs[0]].scale * weight_q.scale).astype(np.float32)
-    limit = np.iinfo(np.int32)
-    bias = np.clip(np.round(layer.bias / bias_scale), limit.min, limit.max).astype(np.int32)
+    input_scale = qparams[node.inputs[0]].scale
+    min_scale = (np.abs(layer.bias) / input_scale / _MAX_BIAS_CODE).astype(np.float32)
+    codes, weight_q = quantize_weights(layer.weight, axis, min_scale if axis is not None else float(min_scale.max()))
+    bias_scale = (input_scale * weight_q.scale).astype(np.float32)
+    bias = np.round(layer.bias / bias_scale).astype(np.int32)
     return [model.constant(weight_name, codes, weight_q), model.constant(bias_name, bias, QParams(bias_scale, 0))]
 
 

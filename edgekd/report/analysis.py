@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekd.report.data import Manifest, ReportData, Sample, Study
+from edgekd.search.pareto import unbeaten
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,7 @@ def points_of(data: ReportData) -> tuple[Point, ...]:
 
 def pareto_front(points: Sequence[Point], target: Target) -> tuple[Point, ...]:
     """Return the points that no other beats in latency and proxy accuracy, fastest first, one of equals."""
-    ordered = sorted(points, key=lambda p: (target.latency_ms(p.sample), -p.sample.proxy_accuracy))
-    front: list[Point] = []
-    for point in ordered:
-        if not front or point.sample.proxy_accuracy > front[-1].sample.proxy_accuracy:
-            front.append(point)
-    return tuple(front)
+    return tuple(unbeaten(points, lambda p: target.latency_ms(p.sample), lambda p: p.sample.proxy_accuracy))
 
 
 def best_under(points: Sequence[Point], target: Target, count: int) -> tuple[Point, ...]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def pareto_front(items: Sequence[T], latency_ms: Callable[[T], float], accuracy: Callable[[T], float]) -> list[T]:
+def unbeaten(items: Sequence[T], latency_ms: Callable[[T], float], accuracy: Callable[[T], float]) -> list[T]:
     """Give the items that no other beats, fastest first; of equals, the first."""
     front: list[T] = []
     for item in sorted(items, key=lambda i: (latency_ms(i), -accuracy(i))):

@@ -14,7 +14,6 @@ from typing import Any
 from edgekd.errors import EdgekdError
 from edgekd.search.engines import EngineSettings, Told, engine_named
 from edgekd.search.latency import LatencyModel
-from edgekd.search.pareto import pareto_front
 from edgekd.search.reward import Reward
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
@@ -163,8 +162,3 @@ def winner(samples: Sequence[Sample], settings: StudySettings) -> Sample:
             "or search with --reward absolute"
         )
     return min(feasible, key=lambda s: (-s.proxy_accuracy, s.predicted_ms[dtype], s.index))
-
-
-def front(samples: Sequence[Sample], dtype: str) -> list[Sample]:
-    """Give the Pareto front of predicted latency in a dtype and proxy accuracy."""
-    return pareto_front(samples, lambda s: s.predicted_ms[dtype], lambda s: s.proxy_accuracy)

@@ -7,14 +7,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.search.pareto import pareto_front
+from edgekd.search.pareto import unbeaten
 
 Point = tuple[int, int, int]  # latency, accuracy, place in the list
 
 
 def front(points: list[Point]) -> list[Point]:
     """Give the front of (latency, accuracy) pairs."""
-    return pareto_front(points, lambda p: float(p[0]), lambda p: float(p[1]))
+    return unbeaten(points, lambda p: float(p[0]), lambda p: float(p[1]))
 
 
 def beats(one: Point, other: Point) -> bool:

@@ -17,7 +17,7 @@ from synthetic import NARROW, random_archs, table_for, tiny_space
 from edgekd.errors import UnknownName
 from edgekd.search.latency import LatencyModel
 from edgekd.search.reward import Reward
-from edgekd.search.study import NoneUnderTarget, Sample, Study, StudySettings, front, winner
+from edgekd.search.study import NoneUnderTarget, Sample, Study, StudySettings, winner
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.space import Space
@@ -262,10 +262,3 @@ def test_the_winner_is_the_most_accurate_under_the_target(pairs: list[tuple[int,
     fastest = min(tenths_ms for tenths_ms, accuracy in feasible if accuracy == best)
     assert won.index == pairs.index((fastest, best))
     assert won.predicted_ms["int8"] <= settings.target_ms
-
-
-def test_the_front_is_of_the_dtype_that_was_asked_for() -> None:
-    """Latency is that of int8 here; in float32 all samples are equally fast, and the most accurate stands alone."""
-    samples = [sample(0, 5, 9), sample(1, 1, 3), sample(2, 2, 3), sample(3, 3, 7)]
-    assert [s.index for s in front(samples, "int8")] == [1, 3, 0]
-    assert [s.index for s in front(samples, "float32")] == [0]

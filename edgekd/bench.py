@@ -18,7 +18,7 @@ from typing import Self
 from device_agents.inventory import Device, find_device, open_transport
 from device_agents.protocol import Job, JobResult, MeasureSettings
 from device_agents.readiness import read_conditions, warnings_of
-from device_agents.session import Session
+from device_agents.session import Session, SessionLimits
 from edgekd.errors import EdgekdError
 from edgekd.files import CannotWrite
 from edgekd.graph.micro import micro_model
@@ -26,6 +26,9 @@ from latency_tables.builder import SLOW
 from latency_tables.schema import Measurement, OpSpec, TableKey, TensorSpec, merged
 
 _THREADS = 1  # one thread can be timed by its own CPU clock, which ignores what else the machine does
+_LIMITS = SessionLimits(
+    lock_wait_s=300.0
+)  # hours of training must not fail because another session measures for a while
 _SENTINEL = "sentinel"
 _MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
 _DELEGATE = "xnnpack"  # what LiteRT applies by default on a CPU
@@ -59,7 +62,7 @@ class Bench:
             stack.callback(transport.close)
             for warning in warnings_of(read_conditions(self.device, transport)):
                 self._on_warning(f"{self.device.name}: {warning}")
-            self._session = stack.enter_context(Session(self.device, transport))
+            self._session = stack.enter_context(Session(self.device, transport, limits=_LIMITS))
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-models-")))
             self._stack = stack.pop_all()
         return self

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; errors become one line on stderr."""
     # OpenMP threads that spin while they wait starve each other on a busy machine; a short spin costs nothing
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # every architecture brings new kernels; torch would keep the last 1,024 of them, at about 0.3 MB each
+    # every architecture brings new kernels, of which torch would keep the last 1,024 in memory
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
     options = parser().parse_args(arguments)
     try:

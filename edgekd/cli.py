@@ -185,13 +185,12 @@ def _profile(options: argparse.Namespace) -> None:
 
 def _search(options: argparse.Namespace) -> None:
     from edgekd.files import locked
-    from edgekd.pipeline import check_settings, search_run
+    from edgekd.pipeline import check_settings, latency_from_table, search_run
     from edgekd.runs import find_or_open_run
 
     settings = _search_settings(options)
     check_settings(settings)
-    if not Path(settings.table).exists():
-        raise UsageError(f"table {settings.table} does not exist; measure it first with: edgekd profile")
+    latency_from_table(settings, Path(settings.table))  # before a run folder is begun with a target that cannot be met
     run = find_or_open_run(options.out, settings)
     with locked(run.folder), _progress() as progress:
         progress.stage("search")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agents.inventory import find_device
-from edgekd.config import AUTO, Settings
+from edgekd.config import Settings
 from edgekd.data import dataset
 from edgekd.errors import DataError
 from edgekd.files import sha256_of, write_atomic
@@ -166,17 +166,9 @@ class _Desk:
     @staticmethod
     def open(run: Run, progress: Progress) -> _Desk:
         """Load the table, data and teacher; the teacher's logits are computed here if they are not there yet."""
-        if not run.table_path.exists():
-            raise DataError(f"table {run.table_path} does not exist; measure it first with: edgekd profile")
-        table = load_table(run.table_path)
-        device = find_device(run.settings.device)
-        for name, here in (("device", device.name), ("build_fingerprint", device.build_fingerprint)):
-            if getattr(table.key, name) != here:
-                raise OtherSettings(run.table_path, name, getattr(table.key, name), here)
-        latency = LatencyModel.of(space_named(run.settings.space), table)
+        latency, digest = latency_from_table(run.settings, run.table_path)
         data, teacher = _data_and_teacher(run.settings)
-        latency.check_target(resolve_target(run, latency), run.settings.search.target_dtype)
-        return _Desk(run, latency, table_sha256(table), data, teacher, _logits_path(run, data, teacher, progress))
+        return _Desk(run, latency, digest, data, teacher, _logits_path(run, data, teacher, progress))
 
     def study(self, engine: str, file_name: str) -> Study:
         """Set up a study; its identity is everything that its samples depend on."""
@@ -186,7 +178,7 @@ class _Desk:
             budget=search.budget,
             batch=search.batch,
             seed=self.run.settings.seed,
-            target_ms=resolve_target(self.run, self.latency),
+            target_ms=resolve_target(self.run.settings, self.latency),
             target_dtype=search.target_dtype,
             reward=Reward(search.reward),
         )
@@ -218,13 +210,31 @@ class _Desk:
             return study.run(pool.evaluate, on_sample)
 
 
-def resolve_target(run: Run, latency: LatencyModel) -> float:
+def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyModel, str]:
+    """Load the table of a search and give its latency model and hash.
+
+    Raises:
+        DataError: there is no table.
+        OtherSettings: it was measured on another device or system.
+        InfeasibleTarget: no architecture of the space meets the target.
+
+    """
+    if not table_path.exists():
+        raise DataError(f"table {table_path} does not exist; measure it first with: edgekd profile")
+    table, device = load_table(table_path), find_device(settings.device)
+    for name, here in (("device", device.name), ("build_fingerprint", device.build_fingerprint)):
+        if getattr(table.key, name) != here:
+            raise OtherSettings(table_path, name, getattr(table.key, name), here)
+    latency = LatencyModel.of(space_named(settings.space), table)
+    latency.check_target(resolve_target(settings, latency), settings.search.target_dtype)
+    return latency, table_sha256(table)
+
+
+def resolve_target(settings: Settings, latency: LatencyModel) -> float:
     """Give the target in ms; "auto" is half of the reference architecture's predicted latency, rounded to 1 µs."""
-    search = run.settings.search
+    search = settings.search
     if isinstance(search.target_ms, float):
         return search.target_ms
-    if search.target_ms != AUTO:
-        raise DataError(f"target {search.target_ms!r} is neither a number of ms nor {AUTO!r}")
     reference = latency.predict(latency.space.reference(), search.target_dtype)
     return round(reference.total_ms / 2, 3)
 

@@ -345,7 +345,3 @@ def _print(result: Any, text: Sequence[str], form: str) -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - so that the exit's flush does not fail
         if not isinstance(error, BrokenPipeError):  # that is a reader that has seen enough, as `head`
             raise EdgekdError(f"cannot write the result to stdout: {error.strerror or error}") from error
-
-
-if __name__ == "__main__":
-    main()

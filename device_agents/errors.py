@@ -2,11 +2,16 @@
 
     DeviceError
     ├── UnknownDevice      no device of that name
-    ├── DeviceNotReady     the device is there but cannot measure (no runtime, no space, folder of another user)
+    ├── DeviceNotReady     the device cannot measure as it is (no runtime, no space, folder of another user)
+    │   ├── DeviceOffline      nothing answers at its address, or it is known and switched off
+    │   ├── NotAuthorised      it answers and does not let us in
+    │   └── HostKeyRefused     its SSH host key is unknown or has changed
     ├── DeviceBusy         another session is measuring on it
     ├── InvalidRequest     what we were asked to measure makes no sense
+    ├── SetupFailed        a runner or a runtime could not be built or installed
     ├── TransportError     a command, push or pull failed
-    │   └── TransportTimeout
+    │   ├── TransportTimeout
+    │   └── LinkLost           the connection broke; the next call makes a new one
     ├── ProtocolError      the device answered something that is not the protocol
     └── RunnerFailed       the runner could not be started, or died too often
 
@@ -39,6 +44,18 @@ class DeviceNotReady(DeviceError):
     """The device is reachable but cannot measure as it is."""
 
 
+class DeviceOffline(DeviceNotReady):
+    """Nothing answers at the device's address."""
+
+
+class NotAuthorised(DeviceNotReady):
+    """The device answers and does not let us in."""
+
+
+class HostKeyRefused(DeviceNotReady):
+    """The device's SSH host key is unknown or not the one it had."""
+
+
 class DeviceBusy(DeviceError):
     """Another session holds the device's lock."""
 
@@ -53,6 +70,14 @@ class TransportError(DeviceError):
 
 class TransportTimeout(TransportError):
     """A command or a line did not come within its time."""
+
+
+class LinkLost(TransportError):
+    """The connection to the device broke; what was running on it may have gone on for a moment."""
+
+
+class SetupFailed(DeviceError):
+    """A runner or a runtime could not be built for the device or installed on it."""
 
 
 class ProtocolError(DeviceError):

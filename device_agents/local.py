@@ -14,12 +14,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from device_agents.errors import ProtocolError, TransportError, TransportTimeout
-from device_agents.transport import MAX_LINE_BYTES, Completed
+from device_agents.errors import TransportError, TransportTimeout
+from device_agents.lines import LineBuffer
+from device_agents.transport import Completed
+from device_agents.whole_file import whole_file
 
 _STDERR_TAIL_BYTES = 8192  # enough for a traceback; a chatty library must not fill our memory
 # What is said within so long is read at once. A reader that waits in select is woken by every line, 16 a measured job:
@@ -54,11 +56,16 @@ class LocalTransport:
 
     def push(self, local: Path, remote: str) -> None:
         """Copy a file beside its target and rename it, so that the target is never half a file."""
-        _copy_and_rename(local, Path(remote))
+        _copy(local, Path(remote))
+
+    def push_all(self, files: Mapping[str, Path]) -> None:
+        """Copy files one after the other: on one disk they would only wait for each other."""
+        for remote, local in files.items():
+            self.push(local, remote)
 
     def pull(self, remote: str, local: Path) -> None:
         """Copy a file beside its target and rename it, so that the target is never half a file."""
-        _copy_and_rename(Path(remote), local)
+        _copy(Path(remote), local)
 
     def close(self) -> None:
         """End every process that this transport started."""
@@ -72,7 +79,7 @@ class LocalProcess:
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
         self._process = process
         self._name = name
-        self._pending = bytearray()
+        self._lines = LineBuffer(name)
         self._stderr = bytearray()
         self._selector = selectors.DefaultSelector()
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -97,7 +104,7 @@ class LocalProcess:
         """Return the next line, or None once stdout has ended and no whole line is left."""
         deadline = time.monotonic() + timeout_s
         while True:
-            line = self._take_line()
+            line = self._lines.take()
             if line is not None or not self._stdout_open:
                 return line
             ready = self._selector.select(max(0.0, deadline - time.monotonic()))
@@ -131,16 +138,6 @@ class LocalProcess:
         """Return the end of stderr; bytes that are no UTF-8 are replaced."""
         return self._stderr.decode("utf-8", "replace")
 
-    def _take_line(self) -> bytes | None:
-        end = self._pending.find(b"\n", 0, MAX_LINE_BYTES + 1)
-        if end < 0:
-            if len(self._pending) > MAX_LINE_BYTES:
-                raise ProtocolError(f"{self._name} sent a line above {MAX_LINE_BYTES} bytes")
-            return None
-        line = bytes(self._pending[:end])
-        del self._pending[: end + 1]
-        return line
-
     def _drain(self, fd: int) -> None:
         try:
             chunk = os.read(fd, 1 << 16)
@@ -150,7 +147,7 @@ class LocalProcess:
             self._selector.unregister(fd)
             self._stdout_open = self._stdout_open and fd != _fd(self._process.stdout)
         elif fd == _fd(self._process.stdout):
-            self._pending += chunk
+            self._lines.feed(chunk)
         else:
             self._stderr += chunk
             del self._stderr[:-_STDERR_TAIL_BYTES]
@@ -209,12 +206,9 @@ def _fd(pipe: IO[Any] | None) -> int:
     return pipe.fileno()
 
 
-def _copy_and_rename(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+def _copy(source: Path, target: Path) -> None:
     try:
-        shutil.copyfile(source, beside)
-        beside.replace(target)
+        with whole_file(target, durable=False) as beside:
+            shutil.copy(source, beside)  # with its mode: what can be executed here can be there
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise TransportError(f"cannot copy {source} to {target}: {error.strerror}") from error

@@ -1,19 +1,22 @@
-"""The JSON lines between a session and the runner, version 1.
+"""The JSON lines between a session and what serves on the device, version 2.
 
-    host → runner   {"type": "files"}                                    which models are there, hashed on the device?
-                    {"type": "plan", "protocol", "settings", "sentinel", "jobs"} then that many jobs
+    host → device   {"type": "plan", "protocol", "settings", "sentinel", "jobs"} then that many jobs
                     {"type": "job", "job", "sha256", "kind"}
-    runner → host   hello | busy | fatal                                 once, at the start
-                    file… end                                            after files
+                    {"type": "alive"}                                    at least every 60 s, or the server ends itself
+                    {"type": "outputs", "job", "sha256", "inputs", "threads", "layers"}  one run on given inputs
+                    {"type": "nodes", "job", "sha256", "runs", "threads"}  times of each node inside a network
+    device → host   hello | busy | fatal                                 once, at the start
                     start (before each risky step), row…, end            after a plan
+                    start, outputs | nodes | failed, end                 after those
 
-What the runner says is distrusted: each line has exactly its fields, each number its type and range, each job its turn.
-It starts nothing and reads no file. Read next: `session.py` for who says what when, `runner/edgekd_runner.py` for the
-other end.
+Version 1 had no outputs, nodes and engines, and listed stored files. What the device says is distrusted: each line has
+exactly its fields, each number its type and range, each job its turn. It starts nothing and reads no file.
+Read next: `session.py` for who says what when, `runner/edgekd_runner.py` for the other end.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -23,13 +26,21 @@ from typing import Literal
 from device_agents.errors import InvalidRequest, ProtocolError
 from device_agents.strict_json import MAX_TEXT, Fields, clean_text, excerpt
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_SAMPLES = 10_000  # a row; two clocks of it stay below half of the longest line
 MAX_NS = 10**15  # 11 days: whatever claims to have taken longer is a broken clock
 MAX_CPUS = 1024
 
 KINDS = ("operator", "network")
 CLOCKS = ("thread_cpu", "wall")
+# What can be said against a row: others took the CPU, an output held denormal numbers (slow on some CPUs), the clock
+# was held down by heat or power.
+FLAGS = ("contended", "denormal", "throttled")
+NODE_KINDS = ("xnnpack", "builtin", "other")
+MAX_NODES = 5_000  # of a network; as lines they stay below half of the longest one
+MAX_OUTPUTS = 256
+HOST_SILENT_EXIT = 75  # EX_TEMPFAIL of sysexits.h: the server ended because it no longer heard from the host
+_NO_REASON = "no reason given"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -115,9 +126,7 @@ class JobResult:
     on the wall. A sample is the mean of `loops` runs back to back. warmup_ns is the wall time of all `warmup_runs`,
     init_ns of creating the interpreter. peak_rss_bytes is the runner's high-water mark once this job was warm.
     sentinel_ns is the sentinel's fastest run, on `clock`, in all readings while the job's block was measured: how fast
-    the machine was at its best meanwhile; 0 when nothing served as one.
-    contended: others took the CPU while it was measured.
-    denormal: an output held denormal numbers, which some CPUs compute slowly.
+    the machine was at its best meanwhile; 0 when nothing served as one. flags: see FLAGS.
     """
 
     job_id: str
@@ -133,8 +142,7 @@ class JobResult:
     started_at: str = ""
     temperatures_c: tuple[float, ...] = ()
     sentinel_ns: int = 0
-    contended: bool = False
-    denormal: bool = False
+    flags: tuple[str, ...] = ()
     error: str = ""
 
     @property
@@ -145,11 +153,11 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a runner says of itself: the runtime it found, where it runs, and the clock for one thread."""
+    """What serves says of itself: its engine, the runtime it found, where it runs, and the clock for one thread."""
 
+    engine: str
     runtime: str
     version: str
-    python: str
     clock: str
     cpus: tuple[int, ...]
     pid: int
@@ -164,11 +172,28 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A model that lies on the device, with the hash computed there."""
+class Layer:
+    """A model's input as the model names it, for an engine that must be told."""
 
-    sha256: str
-    size_bytes: int
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of a network and its mean time inside that network, over `runs` runs."""
+
+    name: str
+    kind: str
+    mean_ns: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request about one job could not be done, for this reason."""
+
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +222,21 @@ def _job_fields(job: Job) -> dict[str, str]:
     return {"job": job.job_id, "sha256": job.model_sha256, "kind": job.kind}
 
 
-def files_line() -> bytes:
-    """Write the question which models lie on the device."""
-    return _line(type="files")
+def alive_line() -> bytes:
+    """Write that the host is still there; it has no answer."""
+    return _line(type="alive")
+
+
+def outputs_line(job: Job, inputs_sha256: str, threads: int, layers: Sequence[Layer]) -> bytes:
+    """Write the request to run a model once on the inputs of a blob that lies beside the models."""
+    named = [{"name": layer.name, "shape": list(layer.shape)} for layer in layers]
+    fields = {"job": job.job_id, "sha256": job.model_sha256, "inputs": inputs_sha256, "threads": threads}
+    return _line(type="outputs", **fields, layers=named)
+
+
+def nodes_line(job: Job, runs: int, threads: int) -> bytes:
+    """Write the request for the times of each node of a network."""
+    return _line(type="nodes", job=job.job_id, sha256=job.model_sha256, runs=runs, threads=threads)
 
 
 def parse_greeting(line: bytes) -> Hello | Refusal:
@@ -207,13 +244,13 @@ def parse_greeting(line: bytes) -> Hello | Refusal:
     fields = Fields.of(line, "a greeting")
     if fields.type in ("busy", "fatal"):
         return _refusal(fields)
-    fields.expect("type", "protocol", "runtime", "version", "python", "clock", "cpus", "pid")
+    fields.expect("type", "protocol", "engine", "runtime", "version", "clock", "cpus", "pid")
     if fields.type != "hello" or fields.integer("protocol", 0, 1 << 31) != PROTOCOL_VERSION:
         raise ProtocolError(f"the runner speaks another protocol than {PROTOCOL_VERSION}: {excerpt(line)}")
     return Hello(
+        fields.text("engine"),
         fields.text("runtime"),
         fields.text("version"),
-        fields.text("python"),
         fields.choice("clock", CLOCKS),
         fields.integers("cpus", 0, MAX_CPUS - 1, MAX_CPUS),
         fields.integer("pid", 1, 1 << 31),
@@ -225,16 +262,58 @@ def _refusal(fields: Fields) -> Refusal:
     return Refusal(fields.type == "busy", fields.text("reason"))
 
 
-def parse_file(line: bytes) -> StoredFile | End:
-    """Read one line of the answer to `files`. Raises ProtocolError."""
-    fields = Fields.of(line, "a stored file")
+def parse_outputs(line: bytes, job_id: str) -> tuple[bytes, ...] | Start | Failed | End | Refusal:
+    """Read one line of the answer to `outputs`: the raw bytes of each output. Raises ProtocolError."""
+    fields = _of_job(line, job_id, "outputs")
+    if isinstance(fields, Fields):
+        fields.expect("type", "job", "outputs")
+        return tuple(_bytes_of(text, line) for text in fields.texts("outputs", MAX_OUTPUTS))
+    return fields
+
+
+def parse_nodes(line: bytes, job_id: str) -> tuple[Node, ...] | Start | Failed | End | Refusal:
+    """Read one line of the answer to `nodes`. Raises ProtocolError."""
+    fields = _of_job(line, job_id, "nodes")
+    if isinstance(fields, Fields):
+        fields.expect("type", "job", "nodes")
+        return tuple(map(_node, fields.objects("nodes", MAX_NODES)))
+    return fields
+
+
+def _of_job(line: bytes, job_id: str, wanted: str) -> Fields | Start | Failed | End | Refusal:
+    """Read what may be said in the answer about one job, and give the answer itself as fields to read on."""
+    fields = Fields.of(line, f"{wanted} of job {job_id!r}")
     if fields.type == "end":
         fields.expect("type")
         return End()
-    fields.expect("type", "sha256", "size_bytes")
-    if fields.type != "file" or not _SHA256.match(fields.text("sha256")):
-        raise ProtocolError(f"expected a stored file, got {excerpt(line)}")
-    return StoredFile(fields.text("sha256"), fields.integer("size_bytes", 0, 1 << 50))
+    if fields.type == "fatal":
+        return _refusal(fields)
+    if fields.raw("job") != job_id or fields.type not in ("start", "failed", wanted):
+        raise ProtocolError(f"expected {fields.what}, got {excerpt(line)}")
+    if fields.type == "start":
+        return _start(fields, job_id)
+    if fields.type == "failed":
+        fields.expect("type", "job", "error")
+        return Failed(fields.text("error") or _NO_REASON)
+    return fields
+
+
+def _start(fields: Fields, job_id: str) -> Start:
+    fields.expect("type", "job", "phase")
+    return Start(job_id, fields.choice("phase", ("load", "measure", "sentinel")))
+
+
+def _node(fields: Fields) -> Node:
+    fields.expect("name", "kind", "mean_ns", "runs")
+    kind, mean_ns = fields.choice("kind", NODE_KINDS), fields.integer("mean_ns", 0, MAX_NS)
+    return Node(fields.text("name"), kind, mean_ns, fields.integer("runs", 1, 10**9))
+
+
+def _bytes_of(text: str, line: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:  # of binascii, and of a text that is not ASCII
+        raise ProtocolError(f"an output is no base64: {excerpt(line)}") from error
 
 
 @dataclass(slots=True)
@@ -256,8 +335,7 @@ class RowReader:
         if not isinstance(job_id, str) or job_id not in self.known:
             raise ProtocolError(f"the runner speaks of a job it was not given: {excerpt(line)}")
         if fields.type == "start":
-            fields.expect("type", "job", "phase")
-            return Start(job_id, fields.choice("phase", ("load", "measure", "sentinel")))
+            return _start(fields, job_id)
         if job_id not in self.waiting:
             raise ProtocolError(f"a second row for job {job_id!r}")
         result = self._failed(fields, job_id) if fields.type == "failed" else self._row(fields, job_id)
@@ -272,7 +350,7 @@ class RowReader:
 
     def _failed(self, fields: Fields, job_id: str) -> JobResult:
         fields.expect("type", "job", "error")
-        return JobResult(job_id, "failed", error=fields.text("error") or "no reason given")
+        return JobResult(job_id, "failed", error=fields.text("error") or _NO_REASON)
 
     def _row(self, fields: Fields, job_id: str) -> JobResult:
         if fields.type != "row":
@@ -296,8 +374,7 @@ class RowReader:
             fields.timestamp("started_at"),
             fields.numbers("temperatures_c", -100.0, 200.0, 256),
             fields.integer("sentinel_ns", 0, MAX_NS),
-            fields.flag("contended"),
-            fields.flag("denormal"),
+            fields.choices("flags", FLAGS),
         )
 
 

@@ -65,10 +65,26 @@ class Fields:
         value = self.raw(name)
         return value if isinstance(value, str) and value in choices else self._refuse(name, " or ".join(choices))
 
-    def flag(self, name: str) -> bool:
-        """Return true or false, and nothing that merely counts as such."""
+    def choices(self, name: str, choices: Sequence[str]) -> tuple[str, ...]:
+        """Return texts that are each one of the choices, none twice."""
         value = self.raw(name)
-        return value if isinstance(value, bool) else self._refuse(name, "true or false")
+        if not isinstance(value, list) or any(item not in choices for item in value) or len(set(value)) != len(value):
+            self._refuse(name, f"some of {', '.join(choices)}")
+        return tuple(value)
+
+    def texts(self, name: str, most: int) -> tuple[str, ...]:
+        """Return at most `most` texts as they came, which are not for a person to read."""
+        value = self.raw(name)
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(item, str) for item in value):
+            self._refuse(name, f"at most {most} texts")
+        return tuple(value)
+
+    def objects(self, name: str, most: int) -> tuple[Fields, ...]:
+        """Return at most `most` objects, to be read field by field."""
+        value = self.raw(name)
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(item, dict) for item in value):
+            self._refuse(name, f"at most {most} objects")
+        return tuple(Fields(f"{self.what}: {name}", item) for item in value)
 
     def integer(self, name: str, low: int, high: int) -> int:
         """Return an integer from low to high, both included."""

@@ -1,15 +1,16 @@
-"""The seam between a session and a device: run, stream, push, pull, close.
+"""The seam between a session and a device: run, stream, push, push_all, pull, close.
 
 A transport moves bytes and starts processes; it knows nothing of jobs, rows or runners. An argv is always a list of
 arguments, never a line for a shell: a transport whose wire carries one string quotes it itself.
 Paths on the device are POSIX strings, because the device may not be this machine.
-Read next: `local.py`, the transport to this machine.
+A call on a broken link raises LinkLost, and the next call makes a new one: whether to try again is the caller's to say.
+Read next: `local.py`, the transport to this machine; `ssh.py` and `adb/transport.py`, those to others.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +63,9 @@ class Transport(Protocol):
 
     def push(self, local: Path, remote: str) -> None:
         """Copy a file to the device; `remote` is whole or absent at any moment. Raises TransportError."""
+
+    def push_all(self, files: Mapping[str, Path]) -> None:
+        """Copy many files, local ones by their path on the device, each as whole as with `push`."""
 
     def pull(self, remote: str, local: Path) -> None:
         """Copy a file from the device; `local` is whole or absent at any moment. Raises TransportError."""

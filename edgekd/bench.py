@@ -8,34 +8,65 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device_agents.inventory import Device, find_device, open_transport
-from device_agents.protocol import Job, JobResult, MeasureSettings
-from device_agents.readiness import read_conditions, warnings_of
+from device_agents.care import steadied
+from device_agents.connect import ConnectOptions
+from device_agents.device import Device
+from device_agents.inventory import find_device, find_devices, open_transport
+from device_agents.protocol import Job, JobResult, Layer, MeasureSettings, Node
+from device_agents.readiness import differences, read_conditions, throttled, wait_until_cool, warnings_of
 from device_agents.session import Session, SessionLimits
+from device_agents.transport import Transport
+from edgekd.config import Settings
 from edgekd.errors import EdgekdError
 from edgekd.files import CannotWrite
 from edgekd.graph.micro import micro_model
 from latency_tables.builder import SLOW
-from latency_tables.schema import Measurement, OpSpec, TableKey, TensorSpec, merged
+from latency_tables.schema import THROTTLED, Measurement, OpSpec, TableKey, TensorSpec, merged
 
-_THREADS = 1  # one thread can be timed by its own CPU clock, which ignores what else the machine does
-_LIMITS = SessionLimits(
-    lock_wait_s=300.0
-)  # hours of training must not fail because another session measures for a while
+# hours of training must not fail because another session measures for a while
+_LIMITS = SessionLimits(lock_wait_s=300.0)
 _SENTINEL = "sentinel"
 _MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
 _DELEGATE = "xnnpack"  # what LiteRT applies by default on a CPU
+_LOOK_EVERY_S = 5.0  # between two looks at a device's heat: each costs it some 20 ms
 
 
 class MeasuringFailed(EdgekdError):
     """The device could not run a model; the message is the device's."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """Which device, as a user names it, and which engine on it; empty texts take the device's own."""
+
+    name: str = "host"
+    engine: str = ""
+    serial: str = ""
+    connection: ConnectOptions = field(default_factory=ConnectOptions)
+
+    @staticmethod
+    def of(settings: Settings) -> DeviceChoice:
+        """Give the choice that a run's settings make."""
+        return DeviceChoice(settings.device, settings.device_engine, settings.serial)
+
+    def find(self) -> Device:
+        """Find the one device that is meant. Raises DeviceError."""
+        return self._with_engine(find_device(self.name, self.serial or None, self.connection))
+
+    def find_all(self) -> list[Device]:
+        """Find every device that is meant, at least one. Raises DeviceError."""
+        return list(map(self._with_engine, find_devices(self.name, self.serial or None, self.connection)))
+
+    def _with_engine(self, device: Device) -> Device:
+        return replace(device, engine=self.engine or device.engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +81,20 @@ class Model:
 class Bench:
     """A device held for measuring; use it as a context manager."""
 
-    def __init__(self, device_name: str, on_warning: Callable[[str], None]) -> None:
-        self.device: Device = find_device(device_name)
+    def __init__(self, device: Device, on_warning: Callable[[str], None]) -> None:
+        self.device = device
         self._on_warning = on_warning
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Open the device; raises device_agents.errors.DeviceError where it cannot be."""
         with ExitStack() as stack:
-            transport = open_transport(self.device)
-            stack.callback(transport.close)
-            for warning in warnings_of(read_conditions(self.device, transport)):
+            self._transport = open_transport(self.device)
+            stack.callback(self._transport.close)
+            for warning in warnings_of(read_conditions(self.device, self._transport)):
                 self._on_warning(f"{self.device.name}: {warning}")
-            self._session = stack.enter_context(Session(self.device, transport, limits=_LIMITS))
+            self._session = stack.enter_context(Session(self.device, self._transport, _LIMITS, self._on_warning))
+            stack.enter_context(steadied(self.device, self._transport, self._on_warning))
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-models-")))
             self._stack = stack.pop_all()
         return self
@@ -76,16 +108,17 @@ class Bench:
     @property
     def key(self) -> TableKey:
         """Say under which conditions this bench measures."""
-        hello = self._session.hello
+        hello, mask = self._session.hello, self.device.cpu_mask
         return TableKey(
             device=self.device.name,
             build_fingerprint=self.device.build_fingerprint,
+            engine=hello.engine,
             runtime=hello.runtime,
             runtime_version=hello.version,
             delegate=_DELEGATE,
-            threads=_THREADS,
-            cpu_mask="any",
-            clock=hello.clock,
+            threads=self.device.threads,
+            cpu_mask="any" if mask is None else f"{mask:x}",
+            clock=hello.clock if self.device.threads == 1 else "wall",  # one thread's clock tells of one thread
         )
 
     def measure(self, models: Iterable[Model]) -> Iterator[Measurement]:
@@ -97,17 +130,17 @@ class Bench:
         """
         jobs, files = [], {}
         for model in (_sentinel(), *models):
-            digest = hashlib.sha256(model.content).hexdigest()
-            files[digest] = self._folder / digest
-            if not files[digest].exists():
-                _write(files[digest], model.content)
-            jobs.append(Job(model.name, digest, model.kind))
-        settings = MeasureSettings(threads=_THREADS, sentinel_job_id=_SENTINEL)
+            job, path = self._stored(model)
+            files[job.model_sha256] = path
+            jobs.append(job)
+        device = self.device
+        settings = MeasureSettings(threads=device.threads, sentinel_job_id=_SENTINEL, cpu_mask=device.cpu_mask)
+        watch = _Watch(device, self._transport, self._on_warning)
         for result in self._session.measure(jobs, files, settings):
             if result.job_id == _SENTINEL and not result.ok:
-                raise MeasuringFailed(f"device {self.device.name} could not measure the sentinel: {result.error}")
+                raise MeasuringFailed(f"device {device.name} could not measure the sentinel: {result.error}")
             if result.job_id != _SENTINEL:
-                yield _measurement(self.device.name, result)
+                yield _measurement(device.name, result, watch.flags())
 
     def measure_settled(self, models: Sequence[Model], sentinel_ns: int) -> dict[str, Measurement]:
         """Measure a few models, again while the machine is slower than when its sentinel took `sentinel_ns`.
@@ -124,6 +157,53 @@ class Bench:
             found = {name: merged(m, replace(again[name], attempt=m.attempt + 1)) for name, m in found.items()}
         return found
 
+    def outputs(self, model: Model, inputs: bytes, layers: Sequence[Layer]) -> tuple[bytes, ...]:
+        """Run a model once there and give the raw bytes of each output; `inputs` is all inputs one after the other."""
+        job, path = self._stored(model)
+        digest = hashlib.sha256(inputs).hexdigest()
+        blob = self._folder / f"{digest}.bin"
+        _write(blob, inputs)
+        return self._session.outputs(job, path, (digest, blob), layers)
+
+    def nodes(self, model: Model, runs: int) -> tuple[Node, ...]:
+        """Measure each node of a network inside that network."""
+        job, path = self._stored(model)
+        return self._session.nodes(job, path, runs)
+
+    def _stored(self, model: Model) -> tuple[Job, Path]:
+        digest = hashlib.sha256(model.content).hexdigest()
+        path = self._folder / digest
+        if not path.exists():
+            _write(path, model.content)
+        return Job(model.name, digest, model.kind), path
+
+
+class _Watch:
+    """Looks now and then whether a device is held back by heat or power.
+
+    Rows say so of themselves where the runner can see it, which on this machine it always can; a phone tells it to
+    other commands only.
+    """
+
+    def __init__(self, device: Device, transport: Transport, note: Callable[[str], None]) -> None:
+        """Wait for the device to be cool. Raises DeviceNotReady when it stays hot."""
+        self._device, self._transport, self._note = device, transport, note
+        self._before = None if device.address.kind == "local" else wait_until_cool(device, transport, note=note)
+        self._looked_s = time.monotonic()
+        self._flags: tuple[str, ...] = ()
+
+    def flags(self) -> tuple[str, ...]:
+        """Give what is to be said of a row that came just now."""
+        if self._before is None or time.monotonic() - self._looked_s < _LOOK_EVERY_S:
+            return self._flags
+        now = read_conditions(self._device, self._transport)
+        signs = differences(self._before, now)
+        for sign in signs if not self._flags else ():
+            self._note(f"{self._device.name}: {sign}; these rows are measured again once it is cool")
+        self._flags = (THROTTLED,) if signs or throttled(now) else ()
+        self._before, self._looked_s = now, time.monotonic()
+        return self._flags
+
 
 def _sentinel() -> Model:
     """Give the fixed model whose time tells how fast the machine is just now; about 50 µs on a desktop core."""
@@ -138,7 +218,7 @@ def _write(path: Path, content: bytes) -> None:
         raise CannotWrite(path, error) from error
 
 
-def _measurement(device: str, result: JobResult) -> Measurement:
+def _measurement(device: str, result: JobResult, flags: tuple[str, ...]) -> Measurement:
     if not result.ok:
         raise MeasuringFailed(f"device {device} could not measure {result.job_id}: {result.error}")
     return Measurement(
@@ -152,5 +232,5 @@ def _measurement(device: str, result: JobResult) -> Measurement:
         temperatures_c=result.temperatures_c,
         peak_rss_bytes=result.peak_rss_bytes,
         sentinel_ns=result.sentinel_ns,
-        flags=("contended",) if result.contended else (),
+        flags=tuple(sorted({*result.flags, *flags})),
     )

@@ -7,14 +7,14 @@ Exit codes: 0 fine, 1 the job could not be done, 2 usage, config or input files,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd import __version__
+from edgekd import __version__, cli_devices, cli_measure
+from edgekd.cli_output import print_result
 from edgekd.errors import EdgekdError, MissingExtra, UsageError
 
 Command = Callable[[argparse.Namespace], None]
@@ -57,13 +57,13 @@ def _missing_extra(error: Exception) -> MissingExtra | None:
 
 def exit_code(error: Exception) -> int | None:
     """Give the exit code of one of our errors, or None for a defect."""
-    from device_agents.errors import DeviceError
+    from device_agents.errors import DeviceError, InvalidRequest
     from latency_tables.errors import FileNotWritable, TableError
 
     if isinstance(error, EdgekdError):
         return error.exit_code
     if isinstance(error, DeviceError):
-        return 3
+        return 2 if isinstance(error, InvalidRequest) else 3
     if isinstance(error, TableError):
         return 1 if isinstance(error, FileNotWritable) else 2
     return None
@@ -80,9 +80,9 @@ def parser() -> argparse.ArgumentParser:
     run_.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config file)")
     run_.add_argument("--table", default="", help="latency table to use and complete (default: one in the run folder)")
 
-    profile = _add(commands, "profile", _profile, "measure a device's latency table for a space")
+    profile = _add(commands, "profile", cli_measure.profile, "measure a device's latency table for a space")
     _add_device_and_space(profile)
-    profile.add_argument("--table", type=Path, help="table to begin or complete (default: tables/DEVICE-SPACE.jsonl)")
+    cli_measure.add_profile(profile)
 
     search = _add(commands, "search", _search, "search the best student under a latency target")
     _add_device_and_space(search)
@@ -93,10 +93,10 @@ def parser() -> argparse.ArgumentParser:
         distil.add_argument("run", type=Path, help="run folder of a search")
     export = _add(commands, "export", _export, "write, judge and measure the student's .tflite and .onnx files")
     export.add_argument("run", type=Path, help="run folder of a distilled student")
-    bench = _add(commands, "bench", _bench, "measure .tflite files on a device")
-    bench.add_argument("models", type=Path, nargs="+", metavar="FILE.tflite")
-    bench.add_argument("--device", default="host")
-    _add(commands, "devices", _devices, "list the known devices and their state")
+    bench = _add(commands, "bench", cli_measure.bench, "measure .tflite files on a device")
+    cli_measure.add_device(bench)
+    cli_measure.add_bench(bench)
+    cli_devices.register(commands)
     report = _add(commands, "report", _report, "write a run's report.html and print its final table")
     report.add_argument("run", type=Path, help="run folder with a manifest.json")
     _add_data(commands)
@@ -111,7 +111,7 @@ def _add(commands: Any, name: str, command: Command, text: str) -> argparse.Argu
 
 
 def _add_device_and_space(target: argparse.ArgumentParser) -> None:
-    target.add_argument("--device", default="host", help="known device to measure on (default: host, this machine)")
+    cli_measure.add_device(target)
     target.add_argument("--space", default="mnasnet-28-narrow", help="search space")
 
 
@@ -158,31 +158,6 @@ def _run(options: argparse.Namespace) -> None:
     _print_outcome(run.folder, options.format)
 
 
-def _profile(options: argparse.Namespace) -> None:
-    from edgekd.files import make_folder
-    from edgekd.profile import ProfileRequest, profile
-    from edgekd.spaces.mnasnet import space_named
-
-    path = options.table or _default_table(options)
-    request = ProfileRequest(options.device, space_named(options.space), path)
-    make_folder(path.parent)
-    with _progress() as progress:
-        progress.stage("profile")
-        table = profile(request, progress.step, progress.note)
-    errors = {dtype: fit.heldout_mean_error for dtype, fit in table.calibrations.items()}
-    result = {
-        "table": str(path),
-        "rows": len(table.rows),
-        "networks": len(table.networks),
-        "heldout_mean_error": errors,
-    }
-    text = [f"{path}: {len(table.rows)} operators, {len(table.networks)} whole networks"]
-    text += [
-        f"  {dtype}: networks left out are predicted within {100 * e:.1f} % on average" for dtype, e in errors.items()
-    ]
-    _print(result, text, options.format)
-
-
 def _search(options: argparse.Namespace) -> None:
     from edgekd.files import locked
     from edgekd.pipeline import check_settings, latency_from_table, search_run
@@ -202,7 +177,10 @@ def _search(options: argparse.Namespace) -> None:
         f"  {chosen['predicted_ms'][dtype]:.4g} ms predicted ({dtype}, target {chosen['target_ms']:.4g} ms), "
         f"proxy accuracy {100 * chosen['proxy_accuracy']:.1f} %",
     ]
-    _print({"run": str(run.folder), **chosen}, text, options.format)
+    print_result({"run": str(run.folder), **chosen}, text, options.format)
+
+
+_TOP_SETTINGS = ("device", "device_engine", "serial", "space", "data", "teacher", "seed")
 
 
 def _search_settings(options: argparse.Namespace) -> Any:
@@ -214,8 +192,8 @@ def _search_settings(options: argparse.Namespace) -> Any:
         **{name: getattr(options, name) for name in ("engine", "budget", "target_dtype", "reward", "workers")},
     }
     content = {
-        **{name: getattr(options, name) for name in ("device", "space", "data", "teacher", "seed")},
-        "table": options.table or str(_default_table(options)),
+        **{name: getattr(options, name) for name in _TOP_SETTINGS},
+        "table": options.table or str(cli_measure.default_table(options)),
         "search": search,
         "distil": {"method": options.method, "epochs": options.epochs},
     }
@@ -232,7 +210,7 @@ def _distil(options: argparse.Namespace) -> None:
         progress.stage("distil")
         distil_run(run, progress)
     path = run.folder / "student.safetensors"
-    _print({"student": str(path)}, [f"{path}: trained"], options.format)
+    print_result({"student": str(path)}, [f"{path}: trained"], options.format)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -246,41 +224,6 @@ def _export(options: argparse.Namespace) -> None:
         export_run(run, progress)
         report_run(run, progress)
     _print_outcome(run.folder, options.format)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    import dataclasses
-
-    from edgekd.bench import Bench, Model
-
-    models = [Model(str(path), _read_model(path), "network") for path in dict.fromkeys(options.models)]
-    with _progress() as progress, Bench(options.device, progress.note) as bench:
-        rows = {m.subject: m for m in bench.measure(models)}
-    text = [
-        f"{name}: {m.quiet_ms:.4g} ms undisturbed, median {m.median_ms:.4g} ms, on the wall {m.wall_median_ms:.4g} ms"
-        for name, m in rows.items()
-    ]
-    times = {name: {"quiet_ms": m.quiet_ms, "median_ms": m.median_ms} for name, m in rows.items()}
-    _print({name: {**times[name], **dataclasses.asdict(m)} for name, m in rows.items()}, text, options.format)
-
-
-def _devices(options: argparse.Namespace) -> None:
-    import dataclasses
-
-    from device_agents.inventory import find_device, find_runtimes, list_devices, open_transport
-    from device_agents.readiness import read_conditions, warnings_of
-
-    result, text = [], []
-    for known in list_devices():
-        device = find_device(known.name)
-        transport = open_transport(device)
-        runtimes, warnings = find_runtimes(device, transport), warnings_of(read_conditions(device, transport))
-        transport.close()
-        result.append({**dataclasses.asdict(device), "runtimes": runtimes, "warnings": warnings})
-        found = ", ".join(f"{name} {version}" for name, version in runtimes.items()) or "no runtime found"
-        text.append(f"{device.name}: {device.soc}, {device.cores} cores, {device.os}, {found}")
-        text += [f"  warning: {warning}" for warning in warnings]
-    _print(result, text, options.format)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -299,11 +242,7 @@ def _data_export(options: argparse.Namespace) -> None:
     split = data.split(options.split)
     write_split(options.file, data, split)
     result = {"file": str(options.file), "images": len(split), "classes": data.classes}
-    _print(result, [f"{options.file}: {len(split)} images, x float32 (N, H, W, C), y int64 (N,)"], options.format)
-
-
-def _default_table(options: argparse.Namespace) -> Path:
-    return Path("tables") / f"{options.device}-{options.space}.jsonl"
+    print_result(result, [f"{options.file}: {len(split)} images, x float32 (N, H, W, C), y int64 (N,)"], options.format)
 
 
 def _number(text: str, option: str) -> float:
@@ -311,16 +250,6 @@ def _number(text: str, option: str) -> float:
         return float(text)
     except ValueError as error:
         raise UsageError(f"{option} is {text!r}; it must be a number or auto") from error
-
-
-def _read_model(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"model {path} cannot be read: {error.strerror or error}") from error
-    if content[4:8] != b"TFL3":
-        raise UsageError(f"model {path} is no .tflite file: the identifier TFL3 is missing")
-    return content
 
 
 def _progress() -> Any:
@@ -334,14 +263,4 @@ def _print_outcome(folder: Path, form: str) -> None:
     from edgekd.report.text import as_json, final_table
 
     data = ReportData.load(folder)
-    _print(as_json(data), [final_table(data), f"report: {folder / 'report.html'}"], form)
-
-
-def _print(result: Any, text: Sequence[str], form: str) -> None:
-    content = json.dumps(result, indent=2, ensure_ascii=False) if form == "json" else "\n".join(text)
-    try:
-        print(content, flush=True)
-    except OSError as error:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - so that the exit's flush does not fail
-        if not isinstance(error, BrokenPipeError):  # that is a reader that has seen enough, as `head`
-            raise EdgekdError(f"cannot write the result to stdout: {error.strerror or error}") from error
+    print_result(as_json(data), [final_table(data), f"report: {folder / 'report.html'}"], form)

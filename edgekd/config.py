@@ -69,6 +69,8 @@ class Settings:
     """A whole run."""
 
     device: str = "host"
+    device_engine: str = ""  # what runs models there: python, native or benchmark_model; "" is the device's own choice
+    serial: str = ""  # of the device, where several of its kind are attached
     space: str = "mnasnet-28-narrow"
     data: str = "embedded"
     teacher: str = "embedded"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agents.inventory import find_device
+from edgekd.bench import DeviceChoice
 from edgekd.config import Settings
 from edgekd.data import dataset
 from edgekd.errors import DataError
@@ -45,7 +45,7 @@ def check_settings(settings: Settings) -> None:
     """
     from edgekd.distill.methods import method_named
 
-    find_device(settings.device)
+    DeviceChoice.of(settings).find()
     Reward(settings.search.reward)
     for engine in {settings.search.engine, settings.search.baseline} - {"none"}:
         engine_named(engine)
@@ -66,7 +66,7 @@ def run_all(run: Run, progress: Progress) -> None:
 
 def profile_run(run: Run, progress: Progress) -> None:
     """Complete the run's latency table for its space and device."""
-    request = ProfileRequest(run.settings.device, space_named(run.settings.space), run.table_path)
+    request = ProfileRequest(DeviceChoice.of(run.settings), space_named(run.settings.space), run.table_path)
     table = profile(request, progress.step, progress.note)
     for dtype, fit in table.calibrations.items():
         progress.note(
@@ -221,7 +221,7 @@ def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyMod
     """
     if not table_path.exists():
         raise DataError(f"table {table_path} does not exist; measure it first with: edgekd profile")
-    table, device = load_table(table_path), find_device(settings.device)
+    table, device = load_table(table_path), DeviceChoice.of(settings).find()
     for name, here in (("device", device.name), ("build_fingerprint", device.build_fingerprint)):
         if getattr(table.key, name) != here:
             raise OtherSettings(table_path, name, getattr(table.key, name), here)

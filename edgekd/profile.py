@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekd.bench import Bench, Model
-from edgekd.graph.ir import Graph, int8_graph
+from edgekd.bench import DeviceChoice, Model
+from edgekd.bench_group import BenchGroup
+from edgekd.graph.ir import graph_in, int8_graph
 from edgekd.graph.micro import micro_model, random_model
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of, reachable_ops
@@ -27,11 +28,13 @@ _MAX_LIGHTNESS = 0.9  # share of the decisions that the lightest calibration net
 
 @dataclass(frozen=True, slots=True)
 class ProfileRequest:
-    """What to profile, and where the table goes."""
+    """What to profile, and where the table goes. `share` lets all attached devices of that name work together."""
 
-    device: str
+    device: DeviceChoice
     space: Space
     table_path: Path
+    dtypes: tuple[str, ...] = DTYPES
+    share: bool = False
 
 
 def profile(
@@ -48,7 +51,8 @@ def profile(
 
     """
     space = request.space
-    networks = {_network_spec(space, arch, dtype): arch for arch in calibration_archs(space) for dtype in DTYPES}
+    archs, dtypes = calibration_archs(space), request.dtypes
+    networks = {_network_spec(space, arch, dtype): arch for arch in archs for dtype in dtypes}
 
     def model_of(subject: Subject) -> Model:
         if isinstance(subject, OpSpec):
@@ -56,7 +60,8 @@ def profile(
         graph = graph_in(graph_of(space, networks[subject]), subject.dtype)
         return Model(subject.name, random_model(graph), "network")
 
-    with Bench(request.device, on_warning) as bench:
+    devices = request.device.find_all() if request.share else [request.device.find()]
+    with BenchGroup(devices, on_warning) as bench:
         file = TableFile(request.table_path, bench.key)
 
         def measure(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Measurement]]:
@@ -64,19 +69,15 @@ def profile(
             for measurement in bench.measure(map(model_of, subjects)):
                 yield named[measurement.subject], measurement
 
-        return build(file, Plan(all_ops(space), tuple(networks)), measure, on_row)
+        return build(file, Plan(all_ops(space, dtypes), tuple(networks)), measure, on_row)
 
 
-def all_ops(space: Space) -> tuple[OpSpec, ...]:
-    """List the space's reachable operators in every dtype, the int8 files' QUANTIZE and DEQUANTIZE included."""
+def all_ops(space: Space, dtypes: Sequence[str] = DTYPES) -> tuple[OpSpec, ...]:
+    """List the space's reachable operators in these dtypes, the int8 files' QUANTIZE and DEQUANTIZE included."""
     plain = reachable_ops(space)
     edges = int8_graph(graph_of(space, space.reference())).ops
-    return (*plain, *(replace(op, dtype="int8") for op in plain), edges[0], edges[-1])
-
-
-def graph_in(graph: Graph, dtype: str) -> Graph:
-    """Give the graph that a file of this dtype holds, from the float32 one."""
-    return int8_graph(graph) if dtype == "int8" else graph
+    quantized = (*(replace(op, dtype="int8") for op in plain), edges[0], edges[-1])
+    return (*(plain if "float32" in dtypes else ()), *(quantized if "int8" in dtypes else ()))
 
 
 def calibration_archs(space: Space) -> list[Arch]:

@@ -2,7 +2,7 @@
 
 How anything is measured is the caller's: it gives a `measure` function. Every measurement is in the file before the
 next is asked for, so a killed build goes on where it was. What was measured while the machine was slow, told by the
-sentinel beside it, is measured again.
+sentinel beside it, or held down, told by its flags, is measured again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from latency_tables.calibrate import Calibration, Observation, calibrate
-from latency_tables.schema import Measurement, Network, OpSpec
+from latency_tables.schema import CONTENDED, THROTTLED, Measurement, Network, OpSpec
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
@@ -50,11 +50,15 @@ class Plan:
         return list(_spread(ops, networks))
 
     def slow(self, table: LatencyTable) -> list[Subject]:
-        """List what was measured beside a slow sentinel and may be tried again."""
+        """List what was measured beside a slow sentinel or disturbed, and may be tried again."""
         limit_ns = SLOW * table.sentinel_ns
+        # On its own clock a thread does not see what others do; on the wall that is in the row.
+        harm = {THROTTLED} if table.key.clock == "thread_cpu" else {THROTTLED, CONTENDED}
 
         def is_slow(measurement: Measurement | None) -> bool:
-            return measurement is not None and measurement.sentinel_ns > limit_ns and measurement.attempt < MAX_ATTEMPTS
+            if measurement is None or measurement.attempt >= MAX_ATTEMPTS:
+                return False
+            return measurement.sentinel_ns > limit_ns or not harm.isdisjoint(measurement.flags)
 
         ops = [op for op in self.ops if is_slow(table.rows.get(op.key))]
         known = {name: network.measurement for name, network in table.networks.items()}

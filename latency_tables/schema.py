@@ -151,12 +151,16 @@ def _parse_fields(key: str, fields: dict[str, str]) -> dict[str, Any]:
     return parsed
 
 
+THROTTLED, CONTENDED = "throttled", "contended"  # flags of a measurement
+
+
 @dataclass(frozen=True, slots=True)
 class TableKey:
     """Everything that must be equal for two measurements to be comparable."""
 
     device: str
     build_fingerprint: str
+    engine: str  # what ran the models there: "python", "native" or "benchmark_model"
     runtime: str
     runtime_version: str
     delegate: str
@@ -191,7 +195,7 @@ class Measurement:
     sentinel_ns: int = 0  # fastest run of a fixed model beside it: how fast the machine was; 0 is unknown
     attempt: int = 1
     source: str = "measured"  # measured | simulated | imported:<citation>
-    flags: tuple[str, ...] = ()  # "contended": others took the CPU meanwhile
+    flags: tuple[str, ...] = ()  # "contended": others took the CPU; "throttled": its clock was held down; "denormal"
 
     @property
     def quiet_ms(self) -> float:
@@ -217,6 +221,8 @@ class Measurement:
 def merged(earlier: Measurement, later: Measurement) -> Measurement:
     """Join two attempts at one subject: all samples are kept, and the better sentinel counts.
 
+    Samples of a throttled attempt are dropped once there is one that was not.
+
     Raises:
         ValueError: they are not successive attempts at the same subject.
 
@@ -225,6 +231,10 @@ def merged(earlier: Measurement, later: Measurement) -> Measurement:
         raise ValueError(
             f"attempt {later.attempt} at {later.subject} does not follow attempt {earlier.attempt} at {earlier.subject}"
         )
+    if THROTTLED in earlier.flags and THROTTLED not in later.flags:
+        return later
+    if THROTTLED in later.flags and THROTTLED not in earlier.flags:
+        return dataclasses.replace(earlier, attempt=later.attempt)
     known = [m.sentinel_ns for m in (earlier, later) if m.sentinel_ns]
     return dataclasses.replace(
         later,

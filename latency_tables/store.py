@@ -2,7 +2,7 @@
 
 Everything read is checked; a wrong line is refused with its number. Measuring is builder.py, predicting predictor.py.
 
-Format history: 1, the first (2026).
+Format history: 1, the first (2026); 2, the key names the engine, which was always "python" before (2026).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from latency_tables.errors import FileDamaged, OpSyntaxError
 from latency_tables.journal import Journal, read_journal
 from latency_tables.schema import DTYPES, Measurement, Network, OpSpec, TableKey, merged
 
-FORMAT, VERSION = "edgekd-table", 1
+FORMAT, VERSION = "edgekd-table", 2
 _MAX_NS = 10**15  # eleven days; no inference takes that long
 _MAX_NUMBER = 1e12  # coefficients in ms and temperatures are far below
 
@@ -92,9 +92,12 @@ def load_table(path: Path) -> LatencyTable:
     header, *entries = read_journal(path)
     if header.get("format") != FORMAT:
         raise FileDamaged(path, 1, f"format {header.get('format')!r} is not {FORMAT}")
-    if header.get("version") != VERSION:
-        raise FileDamaged(path, 1, f"version {header.get('version')!r} is not {VERSION}, the one this edgekd reads")
-    return _load(path, _key(path, header.get("key")), entries)
+    version, key = header.get("version"), header.get("key")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise FileDamaged(path, 1, f"version {version!r} is not 1 to {VERSION}, those that this edgekd reads")
+    if version == 1 and isinstance(key, dict):
+        key = {"engine": "python"} | key
+    return _load(path, _key(path, key), entries)
 
 
 def table_sha256(table: LatencyTable) -> str:

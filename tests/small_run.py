@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 from synthetic import NARROW, measurement, synthetic_ns
 
-from edgekd.bench import Bench
+from edgekd.bench import Bench, DeviceChoice
 from edgekd.data import dataset
-from edgekd.profile import all_ops, calibration_archs, graph_in
+from edgekd.graph.ir import graph_in
+from edgekd.profile import all_ops, calibration_archs
 from edgekd.spaces.layers import graph_of
 from latency_tables.builder import NetworkSpec, Plan, Subject, build
 from latency_tables.schema import DTYPES, Measurement, OpSpec, TableKey
@@ -73,7 +74,7 @@ def own_device(folder: Path) -> Iterator[None]:
 
 def host_key(folder: Path) -> TableKey:
     """Ask for the key under which this machine's tables are kept."""
-    with own_device(folder), Bench("host", lambda warning: None) as bench:
+    with own_device(folder), Bench(DeviceChoice().find(), lambda warning: None) as bench:
         return bench.key
 
 

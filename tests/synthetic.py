@@ -35,6 +35,7 @@ NARROW = SPACES["mnasnet-28-narrow"]
 KEY = TableKey(
     device="bench",
     build_fingerprint="linux-6.1",
+    engine="python",
     runtime="litert",
     runtime_version="2.3.0",
     delegate="xnnpack",

@@ -29,7 +29,7 @@ from small_run import (
 from synthetic import KEY, NARROW, small_disk
 
 from device_agents.inventory import find_device
-from edgekd import cli
+from edgekd import cli, cli_devices
 from edgekd.config import Settings
 from edgekd.files import locked
 from edgekd.runs import open_run
@@ -296,7 +296,7 @@ def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_devices", interrupted)
+    monkeypatch.setattr(cli_devices, "list_attached", interrupted)
     assert cli.run(["devices"]) == 130
     assert the_line(capsys.readouterr().err) == "edgekd: interrupted; the same command goes on from here"
 
@@ -307,7 +307,7 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(options: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_devices", broken)
+    monkeypatch.setattr(cli_devices, "list_attached", broken)
     with pytest.raises(ZeroDivisionError):
         cli.run(["devices"])
 

@@ -16,7 +16,7 @@ from synthetic import KEY, NARROW, measurement, random_archs, synthetic_ns, tiny
 
 from device_agents.errors import UnknownDevice
 from edgekd import profile as profile_module
-from edgekd.bench import Bench, MeasuringFailed, Model
+from edgekd.bench import Bench, DeviceChoice, MeasuringFailed, Model
 from edgekd.graph.ir import int8_graph
 from edgekd.graph.micro import micro_model
 from edgekd.profile import CALIBRATION_NETWORKS, ProfileRequest, all_ops, calibration_archs, profile
@@ -59,14 +59,14 @@ def fake_bench(monkeypatch: pytest.MonkeyPatch) -> type[FakeBench]:
     """Let profile() find the fake device."""
     monkeypatch.setattr(FakeBench, "measured", [])
     monkeypatch.setattr(FakeBench, "patience", math.inf)
-    monkeypatch.setattr(profile_module, "Bench", FakeBench)
+    monkeypatch.setattr(profile_module, "BenchGroup", FakeBench)
     return FakeBench
 
 
 @pytest.fixture
 def request_(tmp_path: Path) -> ProfileRequest:
     """Ask for the tiny space's table."""
-    return ProfileRequest("bench", tiny_space(blocks=1), tmp_path / "table.jsonl")
+    return ProfileRequest(DeviceChoice(), tiny_space(blocks=1), tmp_path / "table.jsonl")
 
 
 def quietly(request: ProfileRequest) -> None:
@@ -157,7 +157,7 @@ def test_a_table_of_another_device_is_not_mixed(
 def test_an_unknown_device_suggests_the_nearest() -> None:
     """Before anything is opened."""
     with pytest.raises(UnknownDevice, match=r"hosst.*host"):
-        Bench("hosst", lambda warning: None)
+        DeviceChoice("hosst").find()
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, list[int]]:
             yield measurement(model.name, 10 * sentinel_ns, sentinel_ns=sentinel_ns)
 
     monkeypatch.setattr(Bench, "measure", measure)
-    return Bench("host", lambda warning: None), sentinels
+    return Bench(DeviceChoice().find(), lambda warning: None), sentinels
 
 
 def test_a_slow_machine_is_given_another_chance(settled: tuple[Bench, list[int]]) -> None:
@@ -205,7 +205,7 @@ def test_the_host_measures_models_and_names_the_one_that_fails(tmp_path: Path) -
     """Really measured: each row has its model's name and positive times; what cannot run is named with its device."""
     op = next(op for op in all_ops(NARROW) if op.kind == "conv_2d")
     good = [Model(op.key, micro_model(op)), Model("again", micro_model(op))]
-    with own_device(tmp_path), Bench("host", lambda warning: None) as bench:
+    with own_device(tmp_path), Bench(DeviceChoice().find(), lambda warning: None) as bench:
         assert (bench.key.device, bench.key.threads, bench.key.clock) == ("host", 1, "thread_cpu")
         rows = {row.subject: row for row in bench.measure(good)}
         assert set(rows) == {op.key, "again"}

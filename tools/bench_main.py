@@ -118,8 +118,9 @@ def table_part(folder: Path, sample: int) -> Result:
 
 def _models() -> list[Callable[[], bytes]]:
     """List how to make each file that a profile of the space measures."""
+    from edgekd.graph.ir import graph_in
     from edgekd.graph.micro import micro_model, random_model
-    from edgekd.profile import all_ops, calibration_archs, graph_in
+    from edgekd.profile import all_ops, calibration_archs
     from edgekd.spaces.layers import graph_of
     from edgekd.spaces.mnasnet import space_named
     from latency_tables.schema import DTYPES
@@ -130,10 +131,11 @@ def _models() -> list[Callable[[], bytes]]:
 
 
 def _edgekd_seconds(table: Path) -> float:
+    from edgekd.bench import DeviceChoice
     from edgekd.profile import ProfileRequest, profile
     from edgekd.spaces.mnasnet import space_named
 
-    request = ProfileRequest("host", space_named(SPACE), table)
+    request = ProfileRequest(DeviceChoice(), space_named(SPACE), table)
     began = time.perf_counter()
     profile(request, lambda done, total: None, lambda warning: print(f"  {warning}"))
     return time.perf_counter() - began

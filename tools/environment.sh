@@ -77,24 +77,30 @@ find_python() {
     done
     [[ $incomplete ]] || die "no Python 3.11 or later is on the PATH; install one"
     PYTHON=$incomplete
-    install_system_package "${incomplete##*/}-venv" && "$PYTHON" -c "$IS_COMPLETE" 2>/dev/null && return
+    install_system_packages "${incomplete##*/}-venv" && "$PYTHON" -c "$IS_COMPLETE" 2>/dev/null && return
     die "$incomplete comes without venv and ensurepip; install its package $incomplete-venv"
 }
 
-# Installs a package of the distribution where this may be done; fails otherwise, quietly but for a failing apt-get.
-install_system_package() {
+# Installs those packages of the distribution that are missing, where this may be done; fails otherwise, quietly but for
+# a failing apt-get.
+install_system_packages() {
     if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
         return 1
     fi
-    say "installing the system package $1"
+    local package missing=()
+    for package in "$@"; do
+        dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    say "installing system packages: ${missing[*]}"
     local log
     log=$(mktemp)
-    if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$1"; } \
+    if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"; } \
         >"$log" 2>&1 </dev/null; then
         rm -f "$log"
         return
     fi
-    say "apt-get could not install $1: $(grep -m 1 '^E:' "$log" || tail -n 1 "$log")"
+    say "apt-get could not install ${missing[*]}: $(grep -m 1 '^E:' "$log" || tail -n 1 "$log")"
     rm -f "$log"
     return 1
 }

@@ -1,16 +1,17 @@
 """Measure .tflite models on the machine that runs this file, spoken to in JSON lines.
 
-    edgekd_runner.py serve DIR [LOCK_WAIT_S]   hold DIR's lock, then answer requests from standard input until it closes
-    edgekd_runner.py probe                     print one JSON line: Python, CPUs, clock, installed runtimes
-    edgekd_runner.py clean DIR KEEP_BYTES      drop the oldest models until the rest fits; 0 removes DIR
+    edgekd_runner.py serve DIR OWNER LOCK_WAIT_S [NODES]   hold DIR's lock, then answer requests until the input closes
+    edgekd_runner.py probe DIR                             print one JSON line: Python, CPUs, clock, installed runtimes
 
-It runs on old boards: Python 3.9, the standard library, and the runtime found there (which brings numpy along).
+It runs on old boards: Python 3.9, the standard library, and the runtime found there or in DIR/site (which brings numpy
+along). NODES is the file edgekd_nodes.py, which is loaded when a network's nodes are asked for.
 It imports nothing of the host's packages and decides nothing about what a row is worth.
 The wire is described in `protocol.py` on the host's side; `Batch` below is how a row comes to be.
 """
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import gc
 import hashlib
@@ -23,7 +24,7 @@ import platform
 import queue
 import random
 import resource
-import shutil
+import select
 import signal
 import stat
 import statistics
@@ -36,8 +37,11 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, NoReturn
 
-PROTOCOL_VERSION = 1
-MAX_LINE_BYTES = 1 << 20
+PROTOCOL_VERSION = 2
+# A link that was cut without a word must not keep the lock for the hours that TCP waits: the host says every ten
+# seconds that it is there.
+HOST_SILENT_S = 60.0
+HOST_SILENT_EXIT = 75
 # In order of preference: the first one found measures.
 RUNTIMES = (
     ("ai_edge_litert", "ai_edge_litert.interpreter", ("ai-edge-litert", "ai-edge-litert-nightly")),
@@ -52,6 +56,9 @@ BLOCK_NS = 8_000_000_000
 SENTINEL_SAMPLES = 2  # a reading: the first one warms the caches up, and the fastest of all readings counts
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
 TINY_FLOAT = 1.1754944e-38  # the smallest normal float32
+# Of all outputs of a run: in base64 they stay below the longest line that the host reads, 1 MiB.
+MAX_OUTPUT_BYTES = 768_000
+SYS = Path("/sys")
 # A median loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run.
 LOOP_MARGIN = 1.1
 ALLOWED_CPUS = sorted(os.sched_getaffinity(0))  # before any plan pins us, to go back to
@@ -66,8 +73,7 @@ class Wire:
 
     def __init__(self) -> None:
         self._out = os.dup(1)
-        # A reader of our own: an interpreter that ends would wait for the lock of sys.stdin, which our thread holds.
-        self._in = os.fdopen(os.dup(0), "rb")
+        self._in = os.dup(0)
         os.dup2(2, 1)  # whatever a library prints goes to stderr and not between our lines
         self._requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -86,49 +92,120 @@ class Wire:
             os._exit(0)  # the host is gone, and so is the reason to go on
 
     def _read(self) -> None:
+        pending = b""
         try:
-            for line in iter(lambda: self._in.readline(MAX_LINE_BYTES), b""):
-                self._requests.put(dict(json.loads(line)))
+            while select.select([self._in], [], [], HOST_SILENT_S)[0]:
+                chunk = os.read(self._in, 1 << 16)
+                if not chunk:
+                    os._exit(0)  # the host has closed its end
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    self._take(dict(json.loads(line)))
         except (ValueError, TypeError, OSError):
             os._exit(2)  # a request that is no JSON: host and runner are no pair
-        os._exit(0)
+        os._exit(HOST_SILENT_EXIT)
+
+    def _take(self, request: dict[str, Any]) -> None:
+        if request.get("type") != "alive":
+            self._requests.put(request)
 
 
 # --- serve ------------------------------------------------------------------------------------------------------------
 
 
-def serve(folder: str, lock_wait_s: float) -> NoReturn:
+def serve(folder: str, owner: str, lock_wait_s: float, nodes_file: str) -> NoReturn:
     """Hold the folder's lock and answer requests until the input ends."""
     wire = Wire()
     try:
-        lock = take_lock(folder, lock_wait_s)
+        lock = take_lock(folder, owner, lock_wait_s)
     except OSError as error:
         refuse(wire, "fatal", f"cannot use work folder {folder}: {error.strerror or error}")
     if lock is None:
         refuse(wire, "busy", lock_owner(folder))
-    runtime = load_runtime()
+    runtime = load_runtime(folder)
     if runtime is None:
         names = ", ".join(name for name, _, _ in RUNTIMES)
         refuse(wire, "fatal", f"no runtime found in {sys.executable}; install one of {names}")
     name, version, make = runtime
-    facts = {"runtime": name, "version": version, "python": platform.python_version(), "clock": single_thread_clock()}
+    facts = {"engine": "python", "runtime": name, "version": version, "clock": single_thread_clock()}
     wire.send(type="hello", protocol=PROTOCOL_VERSION, cpus=ALLOWED_CPUS, pid=os.getpid(), **facts)
     gc.disable()  # a collection inside a sample would be measured; between blocks it is asked for
+    server = Server(wire, folder, make, nodes_file)
     while True:
-        answer(wire, folder, make, wire.next_request())
+        server.answer(wire.next_request())
 
 
-def answer(wire: Wire, folder: str, make: Callable[..., Any], request: dict[str, Any]) -> None:
-    """Answer one request: which files are there, or a plan to measure."""
-    if request.get("type") == "files":
-        for sha256, size in stored_models(folder):
-            wire.send(type="file", sha256=sha256, size_bytes=size)
-    elif request.get("type") == "plan" and request.get("protocol") == PROTOCOL_VERSION:
-        jobs = [wire.next_request() for _ in range(request["jobs"])]
-        Batch(wire, folder, make, request["settings"]).run(request["sentinel"], jobs)
-    else:
-        refuse(wire, "fatal", f"a request that protocol {PROTOCOL_VERSION} does not know")
-    wire.send(type="end")
+class Server:
+    """Answers one request after the other."""
+
+    def __init__(self, wire: Wire, folder: str, make: Callable[..., Any], nodes_file: str) -> None:
+        self.wire = wire
+        self.folder = folder
+        self.make = make
+        self.nodes_file = nodes_file
+
+    def answer(self, request: dict[str, Any]) -> None:
+        """Answer a plan with rows, and a question about one model with its answer or why there is none."""
+        kind = request.get("type")
+        if kind == "plan" and request.get("protocol") == PROTOCOL_VERSION:
+            jobs = [self.wire.next_request() for _ in range(request["jobs"])]
+            Batch(self.wire, self.folder, self.make, request["settings"]).run(request["sentinel"], jobs)
+        elif kind in ("outputs", "nodes"):
+            self.about_one(kind, request)
+        else:
+            refuse(self.wire, "fatal", f"a request that protocol {PROTOCOL_VERSION} does not know")
+        self.wire.send(type="end")
+
+    def about_one(self, kind: str, request: dict[str, Any]) -> None:
+        """Answer a question about one model."""
+        self.wire.send(type="start", job=request["job"], phase="load")
+        find = self.outputs if kind == "outputs" else self.nodes
+        try:
+            self.wire.send(**{"type": kind, "job": request["job"], kind: find(request)})
+        except Exception as error:  # noqa: BLE001 — a model can fail in any way, and this one's answer says how
+            self.wire.send(type="failed", job=request["job"], error=f"{type(error).__name__}: {error}")
+
+    def outputs(self, request: dict[str, Any]) -> list[str]:
+        """Run a model once on the inputs of a blob and return its outputs in base64."""
+        interpreter = self.make(
+            model_content=read_stored(self.folder, request["sha256"], "tflite"), num_threads=request["threads"]
+        )
+        interpreter.allocate_tensors()
+        set_inputs(interpreter, read_stored(self.folder, request["inputs"], "bin"))
+        interpreter.invoke()
+        found = [interpreter.get_tensor(tensor["index"]).tobytes() for tensor in interpreter.get_output_details()]
+        size = sum(map(len, found))
+        if size > MAX_OUTPUT_BYTES:
+            raise ValueError(f"the outputs have {size} bytes, an answer holds {MAX_OUTPUT_BYTES}")
+        return [base64.b64encode(data).decode() for data in found]
+
+    def nodes(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """Measure a network's nodes inside the network, with the module that was pushed for it."""
+        if not self.nodes_file:
+            raise ValueError("this runner was started without edgekd_nodes.py")
+        spec = importlib.util.spec_from_file_location("edgekd_nodes", self.nodes_file)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"cannot load {self.nodes_file}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        content = read_stored(self.folder, request["sha256"], "tflite")
+        found: list[dict[str, Any]] = module.profile_nodes(content, request["runs"], request["threads"])
+        return found
+
+
+def set_inputs(interpreter: Any, blob: bytes) -> None:
+    """Set every input from one blob of raw bytes. Raises ValueError for a blob of another size."""
+    import numpy as np  # as in `filling`
+
+    details = interpreter.get_input_details()
+    if len(blob) != sum(map(tensor_bytes, details)):
+        raise ValueError(f"the inputs have {len(blob)} bytes, the model takes {sum(map(tensor_bytes, details))}")
+    at = 0
+    for tensor in details:
+        size = tensor_bytes(tensor)
+        values = np.frombuffer(blob[at : at + size], dtype=tensor["dtype"]).reshape(tuple(tensor["shape"]))
+        interpreter.set_tensor(tensor["index"], values)
+        at += size
 
 
 def refuse(wire: Wire, kind: str, reason: str) -> NoReturn:
@@ -137,14 +214,20 @@ def refuse(wire: Wire, kind: str, reason: str) -> NoReturn:
     os._exit(1)
 
 
-def load_runtime() -> tuple[str, str, Callable[..., Any]] | None:
+def load_runtime(folder: str) -> tuple[str, str, Callable[..., Any]] | None:
     """Import the first runtime found: its name, its version and what makes an interpreter."""
+    use_site(folder)
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # numpy only fills inputs here; its idle threads would disturb
     for name, module, packages in RUNTIMES:
         if importlib.util.find_spec(name) is not None:
             return name, package_version(packages), importlib.import_module(module).Interpreter
     return None
+
+
+def use_site(folder: str) -> None:
+    """Let Python find what was installed for us in the work folder, after what the device has of its own."""
+    sys.path.append(str(Path(folder) / "site"))
 
 
 def package_version(packages: tuple[str, ...]) -> str:
@@ -180,6 +263,7 @@ class Candidate:
         self.size_bytes = size_bytes
         self.run_ns = 1  # the fastest estimate of one run, which sets `loops`
         self.loops = 1
+        self.denormal = False
         self.facts: dict[str, Any] = {}
 
 
@@ -195,6 +279,7 @@ class Block:
         self.started_at: dict[str, str] = {}
         self.switches: dict[str, int] = {}
         self.spent_s: dict[str, float] = {}
+        self.throttled = False
 
     def add(self, candidate: Candidate, expected_ns: int) -> None:
         """Take a job in that will cost so much time."""
@@ -259,7 +344,7 @@ class Batch:
 
     def load(self, job: dict[str, Any], phase: str) -> Candidate:
         """Make an interpreter, fill its inputs and warm it up. Raises whatever the runtime raises."""
-        content = read_model(self.folder, job["sha256"])
+        content = read_stored(self.folder, job["sha256"], "tflite")
         with self.limited(job["job"], phase, {}):
             began = time.perf_counter_ns()
             interpreter = self.make(model_content=content, num_threads=self.settings["threads"])
@@ -267,7 +352,8 @@ class Batch:
             init_ns = time.perf_counter_ns() - began
             fill_inputs(interpreter, self.settings["seed"])
             candidate = Candidate(job["job"], interpreter.invoke, len(content) + io_bytes(interpreter))
-            candidate.facts = dict(self.warm_up(candidate), init_ns=init_ns, denormal=has_denormals(interpreter))
+            candidate.facts = dict(self.warm_up(candidate), init_ns=init_ns)
+            candidate.denormal = has_denormals(interpreter)
         candidate.facts["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         expected_s = self.expected_ns(candidate) / 1e9
         if expected_s > self.settings["time_limit_s"]:
@@ -306,6 +392,7 @@ class Batch:
         """Visit every job of a block in each round, read the sentinel before each and at the end, and send the rows."""
         if not block.candidates:
             return
+        began = throttle_signs()
         for _ in range(self.settings["rounds"]):
             self.read_sentinel(block)
             visits = list(block.candidates)
@@ -313,6 +400,7 @@ class Batch:
             for candidate in visits:
                 self.visit(candidate, block)
         self.read_sentinel(block)
+        block.throttled = is_throttled(began, throttle_signs())
         temperatures_c = read_temperatures_c()
         for candidate in block.candidates:
             self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
@@ -376,9 +464,15 @@ class Batch:
             "loops": loops,
             "started_at": block.started_at[candidate.job_id],
             "sentinel_ns": max(1, round(min(block.sentinel_ns))) if block.sentinel_ns else 0,
-            "contended": self.is_contended(taken, block.switches[candidate.job_id]),
+            "flags": self.flags(candidate, block),
             **candidate.facts,
         }
+
+    def flags(self, candidate: Candidate, block: Block) -> list[str]:
+        """Name what speaks against a row."""
+        contended = self.is_contended(block.samples[candidate.job_id], block.switches[candidate.job_id])
+        signs = {"contended": contended, "denormal": candidate.denormal, "throttled": block.throttled}
+        return [name for name, seen in signs.items() if seen]
 
     def is_contended(self, taken: list[tuple[int, int]], switches: int) -> bool:
         """Tell whether others took the CPU while a job was measured."""
@@ -396,11 +490,11 @@ def sample(invoke: Invoke, loops: int) -> tuple[int, int]:
     return time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
 
 
-def read_model(folder: str, sha256: str) -> bytes:
-    """Read a model and check that it is the one it is named after."""
-    content = (Path(folder) / "models" / f"{sha256}.tflite").read_bytes()
+def read_stored(folder: str, sha256: str, suffix: str) -> bytes:
+    """Read a model or a blob and check that it is the one it is named after."""
+    content = (Path(folder) / "models" / f"{sha256}.{suffix}").read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError("the model file does not have the hash it is named after")
+        raise ValueError("the file does not have the hash it is named after")
     return content
 
 
@@ -456,7 +550,7 @@ def involuntary_switches() -> int:
 def read_temperatures_c() -> list[float]:
     """Read every thermal zone that answers."""
     found = []
-    for path in sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp")):
+    for path in sorted((SYS / "class/thermal").glob("thermal_zone*/temp")):
         try:
             value = int(path.read_text()) / 1000
         except (OSError, ValueError):
@@ -464,6 +558,33 @@ def read_temperatures_c() -> list[float]:
         if -100 < value < 200:
             found.append(value)
     return found[:256]
+
+
+def throttle_signs() -> tuple[bool, int]:
+    """Read whether the clock of our CPUs is held down now, and how often it has been since boot."""
+    cpus = [SYS / f"devices/system/cpu/cpu{number}" for number in os.sched_getaffinity(0)]
+    held = any(below(cpu / "cpufreq/scaling_max_freq", cpu / "cpufreq/cpuinfo_max_freq") for cpu in cpus)
+    # A Raspberry Pi's own word: bits 0 to 3 tell of now.
+    held = held or bool(read_integer(SYS / "devices/platform/soc/soc:firmware/get_throttled", 16) & 0b1111)
+    return held, sum(read_integer(cpu / "thermal_throttle/core_throttle_count") for cpu in cpus)
+
+
+def is_throttled(before: tuple[bool, int], after: tuple[bool, int]) -> bool:
+    """Tell from two readings whether the clock was held down between them."""
+    return before[0] or after[0] or after[1] > before[1]
+
+
+def below(path: Path, limit: Path) -> bool:
+    """Tell whether one file's number is below another's; what cannot be read is not."""
+    return 0 < read_integer(path) < read_integer(limit)
+
+
+def read_integer(path: Path, base: int = 10) -> int:
+    """Read a file of one integer; 0 when it is missing or holds something else."""
+    try:
+        return int(path.read_text(), base)
+    except (OSError, ValueError):
+        return 0
 
 
 def utc_now() -> str:
@@ -484,7 +605,7 @@ def make_private(folder: Path) -> None:
     (folder / "models").mkdir(mode=0o700, exist_ok=True)
 
 
-def take_lock(folder: str, wait_s: float) -> int | None:
+def take_lock(folder: str, owner: str, wait_s: float) -> int | None:
     """Lock the folder for the life of this process; returns None when another live process holds it.
 
     The lock is the kernel's, on the open file: it dies with its owner, so a stale one cannot be. What is written in
@@ -500,7 +621,7 @@ def take_lock(folder: str, wait_s: float) -> int | None:
             return None
         if is_file_at(fd, path):
             os.ftruncate(fd, 0)
-            os.write(fd, json.dumps({"pid": os.getpid(), "since": time.time()}).encode())
+            os.write(fd, json.dumps({"pid": os.getpid(), "since": int(time.time()), "owner": owner}).encode())
             return fd
         os.close(fd)  # a cleaner removed the file while we waited for it: lock the one that is there now
 
@@ -538,50 +659,16 @@ def lock_owner(folder: str) -> str:
     """Say for a person who holds the lock."""
     try:
         owner = json.loads((Path(folder) / "lock").read_text())
-        return f"process {owner['pid']} has been measuring for {time.time() - owner['since']:.0f} s"
+        age_s = time.time() - owner["since"]
+        held = f"for {age_s:.0f} s" if age_s >= 0 else "since a time that the device's clock has not reached"
+        return f"{owner['owner']} has been measuring {held} (process {owner['pid']} on the device)"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process is measuring"
+        return "another session is measuring"
 
 
-def stored_models(folder: str) -> Iterator[tuple[str, int]]:
-    """Hash every stored model; yield hash and size of the right ones and drop the others."""
-    for path in (Path(folder) / "models").glob("*.tflite"):
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        if path.stem == digest.hexdigest():
-            yield path.stem, path.stat().st_size
-        else:
-            path.unlink()  # half written or changed: it will be pushed again
-
-
-def clean(folder: str, keep_bytes: int) -> int:
-    """Drop what a session left, unless another session holds the lock."""
-    lock = take_lock(folder, 0.0) if Path(folder).is_dir() else None
-    if lock is None:
-        return 0  # gone already, not ours, or another session uses it now
-    if keep_bytes == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-        return 0
-    drop_oldest(Path(folder) / "models", keep_bytes)
-    for path in Path(folder).glob("edgekd_runner-*.py"):
-        if path.name != Path(__file__).name:
-            path.unlink()
-    return 0
-
-
-def drop_oldest(folder: Path, keep_bytes: int) -> None:
-    """Remove files, oldest first, until the rest has at most so many bytes."""
-    kept = 0
-    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
-        kept += path.stat().st_size
-        if kept > keep_bytes:
-            path.unlink()
-
-
-def probe() -> int:
+def probe(folder: str) -> int:
     """Print what this machine has, importing none of it."""
+    use_site(folder)
     found = {name: package_version(packages) for name, _, packages in RUNTIMES if importlib.util.find_spec(name)}
     facts = {
         "python": platform.python_version(),
@@ -596,12 +683,10 @@ def probe() -> int:
 def main(arguments: list[str]) -> int:
     """Run one mode and return the exit code."""
     mode, rest = (arguments[0] if arguments else ""), arguments[1:]
-    if mode == "serve" and len(rest) in (1, 2):
-        serve(rest[0], float(rest[1]) if len(rest) == 2 else 0.0)
-    if mode == "clean" and len(rest) == 2:
-        return clean(rest[0], int(rest[1]))
-    if mode == "probe" and not rest:
-        return probe()
+    if mode == "serve" and len(rest) in (3, 4):
+        serve(rest[0], rest[1], float(rest[2]), rest[3] if len(rest) == 4 else "")
+    if mode == "probe" and len(rest) == 1:
+        return probe(rest[0])
     os.write(2, (__doc__ or "").encode())
     return 2
 

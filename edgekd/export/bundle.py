@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from edgekd import teachers
-from edgekd.bench import Bench, Model
+from edgekd.bench import Bench, DeviceChoice, Model
 from edgekd.data import dataset
 from edgekd.distill.student import StudentPlan, load_student
 from edgekd.distill.train import predict
@@ -78,7 +78,7 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
     progress.step(1, 3, "files written")
     judged = judge(bundle, run.artifacts)
     progress.step(2, 3, "judged through their runtimes")
-    with Bench(run.settings.device, progress.note) as bench:
+    with Bench(DeviceChoice.of(run.settings).find(), progress.note) as bench:
         for difference in table.key.differences(bench.key):
             raise DataError(f"table {run.table_path} was measured under another key ({difference}); profile again")
         measured = measure(bench, bundle, table)

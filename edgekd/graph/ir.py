@@ -122,6 +122,11 @@ def graph_of_op(op: OpSpec) -> Graph:
 CONSTANT = "constant"  # a node's input that the writer fills with the layer's weights
 
 
+def graph_in(graph: Graph, dtype: str) -> Graph:
+    """Give the graph that a file of this dtype holds, from the float32 one."""
+    return int8_graph(graph) if dtype == "int8" else graph
+
+
 def int8_graph(graph: Graph) -> Graph:
     """Give the full-int8 form: the same operators in int8 between a QUANTIZE and a DEQUANTIZE, so that the
     file takes and gives float32 as the others do.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgekd.errors import InfeasibleTarget
-from edgekd.profile import graph_in
+from edgekd.graph.ir import graph_in
 from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.layers import Shape, block_ops, graph_of, head_ops, kinds_of_block, stem_ops
 from edgekd.spaces.space import Space

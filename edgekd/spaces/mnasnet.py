@@ -50,7 +50,20 @@ _NARROW = Space(
     channel_multiple=4,
 )
 
-SPACES: dict[str, Space] = {space.name: space for space in (_NARROW, _mnasnet(96), _mnasnet(160), _mnasnet(224))}
+# For trying a device out: few operators, so that even an emulated one is profiled in minutes. Too small to search.
+_TINY = Space(
+    name="tiny-28",
+    resolution=28,
+    in_channels=1,
+    classes=10,
+    stem_width=8,
+    stem_stride=2,
+    blocks=tuple(
+        BlockOptions(width, 2, (1, 2), 1, kernels=(3,), se_ratios=(0.0,), filters=(1.0,)) for width in (8, 16)
+    ),
+)
+
+SPACES: dict[str, Space] = {space.name: space for space in (_TINY, _NARROW, *map(_mnasnet, (96, 160, 224)))}
 
 
 def space_named(name: str) -> Space:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import select
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from device_agents import runner as runner_package
-from device_agents.inventory import Device, find_device, open_transport
+from device_agents.device import Device
+from device_agents.inventory import find_device, open_transport
 from device_agents.protocol import Job, MeasureSettings
 from device_agents.transport import Transport
 
@@ -51,9 +53,15 @@ class Interpreter:
 
 
 @pytest.fixture(scope="session")
-def host() -> Device:
+def described_host() -> Device:
     """Describe the machine that runs the tests."""
     return find_device("host")
+
+
+@pytest.fixture
+def host(described_host: Device, work_dir: str) -> Device:
+    """Describe the machine that runs the tests, with a work folder of this test alone."""
+    return replace(described_host, work_dir=work_dir)
 
 
 @pytest.fixture
@@ -98,7 +106,13 @@ def shelf(tmp_path: Path) -> ModelShelf:
 @pytest.fixture
 def work_dir(tmp_path: Path) -> str:
     """A work folder of this test alone, which does not exist yet."""
-    return str(tmp_path / "work")
+    return str(tmp_path / "edgekd-work")
+
+
+@pytest.fixture
+def fake_runtime_text() -> str:
+    """The source of that module, for a test that installs it elsewhere."""
+    return _FAKE_RUNTIME
 
 
 @pytest.fixture

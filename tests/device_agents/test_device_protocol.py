@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,18 +13,27 @@ from hypothesis import strategies as st
 
 from device_agents.errors import InvalidRequest, ProtocolError
 from device_agents.protocol import (
+    FLAGS,
+    MAX_NODES,
+    MAX_OUTPUTS,
     PROTOCOL_VERSION,
     End,
+    Failed,
     Hello,
     Job,
     JobResult,
+    Layer,
     MeasureSettings,
+    Node,
     Refusal,
     RowReader,
     Start,
-    StoredFile,
-    parse_file,
+    alive_line,
+    nodes_line,
+    outputs_line,
     parse_greeting,
+    parse_nodes,
+    parse_outputs,
     plan_lines,
 )
 
@@ -31,9 +42,9 @@ SETTINGS = MeasureSettings(rounds=1, samples_per_round=3)
 HELLO = {
     "type": "hello",
     "protocol": PROTOCOL_VERSION,
+    "engine": "python",
     "runtime": "ai_edge_litert",
     "version": "2.3.0",
-    "python": "3.11.2",
     "clock": "thread_cpu",
     "cpus": [0, 1],
     "pid": 42,
@@ -52,9 +63,11 @@ ROW = {
     "started_at": "2026-01-31T12:00:00.123Z",
     "temperatures_c": [40.5, 41],
     "sentinel_ns": 9,
-    "contended": False,
-    "denormal": False,
+    "flags": ["contended", "throttled"],
 }
+OUTPUTS = {"type": "outputs", "job": "one", "outputs": ["AAAA", ""]}
+NODE = {"name": "CONV_2D", "kind": "builtin", "mean_ns": 1500, "runs": 20}
+NODES = {"type": "nodes", "job": "one", "nodes": [NODE, {**NODE, "name": "Add (ND)", "kind": "xnnpack", "mean_ns": 0}]}
 
 
 def reader() -> RowReader:
@@ -76,6 +89,14 @@ def test_a_row_carries_every_field_over() -> None:
     for name in ROW.keys() - {"type", "job"}:
         value = ROW[name]
         assert getattr(result, name) == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize("flags", [(), *((flag,) for flag in FLAGS), FLAGS], ids=repr)
+def test_a_row_carries_its_flags(flags: tuple[str, ...]) -> None:
+    """Each known flag alone, none and all of them come over."""
+    result = reader().parse(line(ROW, flags=flags))
+    assert isinstance(result, JobResult)
+    assert result.flags == flags
 
 
 def test_a_failed_row_carries_its_reason_without_control_characters() -> None:
@@ -105,9 +126,12 @@ def test_a_failed_row_carries_its_reason_without_control_characters() -> None:
         {"started_at": "today"},
         {"temperatures_c": [1e6]},
         {"temperatures_c": [0] * 300},
-        {"contended": 0},
         {"sentinel_ns": -1},
-        {"denormal": "no"},
+        {"flags": "contended"},
+        {"flags": ["hot"]},
+        {"flags": ["contended", "contended"]},
+        {"flags": [["contended"]]},
+        {"flags": {"contended": True}},
         {"job": "stranger"},
         {"job": 1},
         {"job": None},
@@ -177,7 +201,7 @@ def test_no_combination_of_odd_fields_gets_through(changed: dict[str, object]) -
 
 def test_a_greeting_is_read() -> None:
     """The first line says which runtime measures, and where."""
-    expected = Hello("ai_edge_litert", "2.3.0", "3.11.2", "thread_cpu", (0, 1), 42)
+    expected = Hello("python", "ai_edge_litert", "2.3.0", "thread_cpu", (0, 1), 42)
     assert parse_greeting(line(HELLO)) == expected
 
 
@@ -188,7 +212,7 @@ def test_a_refusal_is_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"protocol": 2}, {"protocol": True}, {"pid": 0}, {"cpus": [-1]}, {"x": 1}], ids=repr
+    "changed", [{"protocol": 1}, {"protocol": True}, {"pid": 0}, {"cpus": [-1]}, {"engine": None}, {"x": 1}], ids=repr
 )
 def test_a_wrong_greeting_is_refused(changed: dict[str, object]) -> None:
     """Another protocol and impossible facts are refused before any plan is sent."""
@@ -196,12 +220,101 @@ def test_a_wrong_greeting_is_refused(changed: dict[str, object]) -> None:
         parse_greeting(line(HELLO, **changed))
 
 
-def test_a_stored_file_needs_a_hash() -> None:
-    """What is no SHA-256 is no stored model."""
-    assert parse_file(line({"type": "file", "sha256": SHA, "size_bytes": 3})) == StoredFile(SHA, 3)
-    assert parse_file(b'{"type": "end"}') == End()
+@given(st.lists(st.binary(max_size=50), max_size=4))
+def test_outputs_are_the_bytes_that_were_sent(outputs: list[bytes]) -> None:
+    """Each output comes back byte for byte, in order."""
+    texts = [base64.b64encode(data).decode() for data in outputs]
+    assert parse_outputs(line(OUTPUTS, outputs=texts), "one") == tuple(outputs)
+
+
+def test_nodes_come_in_order() -> None:
+    """Every field of every node is carried over; a node faster than the profiler's clock takes 0 ns."""
+    expected = (Node("CONV_2D", "builtin", 1500, 20), Node("Add (ND)", "xnnpack", 0, 20))
+    assert parse_nodes(line(NODES), "one") == expected
+
+
+@pytest.mark.parametrize("parse", [parse_outputs, parse_nodes])
+def test_an_answer_about_one_job_may_start_fail_or_end(parse: Callable[[bytes, str], object]) -> None:
+    """Both questions have the same ways to be answered otherwise."""
+    assert parse(b'{"type": "start", "job": "one", "phase": "load"}', "one") == Start("one", "load")
+    assert parse(b'{"type": "failed", "job": "one", "error": "no"}', "one") == Failed("no")
+    assert parse(b'{"type": "failed", "job": "one", "error": ""}', "one") == Failed("no reason given")
+    assert parse(b'{"type": "fatal", "reason": "why"}', "one") == Refusal(False, "why")
+    assert parse(b'{"type": "end"}', "one") == End()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"job": "two"},
+        {"job": None},
+        {"type": "nodes"},
+        {"type": "row"},
+        {"extra": 1},
+        {"outputs": "AAAA"},
+        {"outputs": [1]},
+        {"outputs": ["A"]},
+        {"outputs": ["AAA\n"]},
+        {"outputs": ["ÄÄÄÄ"]},
+        {"outputs": ["AAAA"] * (MAX_OUTPUTS + 1)},
+    ],
+    ids=lambda changed: repr(changed)[:60],
+)
+def test_wrong_outputs_are_refused(changed: dict[str, object]) -> None:
+    """Another job, another answer, too many outputs and what is no base64 are refused."""
     with pytest.raises(ProtocolError):
-        parse_file(line({"type": "file", "sha256": "../../etc/passwd", "size_bytes": 3}))
+        parse_outputs(line(OUTPUTS, **changed), "one")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"name": 1}, {"kind": "gpu"}, {"mean_ns": -1}, {"mean_ns": 1.5}, {"mean_ns": 10**16}, {"runs": 0}, {"extra": 1}],
+    ids=repr,
+)
+def test_a_wrong_node_is_refused(changed: dict[str, object]) -> None:
+    """One wrong field in one node refuses the whole answer."""
+    with pytest.raises(ProtocolError):
+        parse_nodes(line(NODES, nodes=[NODE, {**NODE, **changed}]), "one")
+
+
+@pytest.mark.parametrize("nodes", [None, {}, [1], [[]], [NODE] * (MAX_NODES + 1)], ids=lambda nodes: repr(nodes)[:40])
+def test_nodes_are_a_bounded_list_of_objects(nodes: object) -> None:
+    """Other values, and more nodes than any network has, are refused."""
+    with pytest.raises(ProtocolError):
+        parse_nodes(line(NODES, nodes=nodes), "one")
+
+
+@given(st.dictionaries(st.sampled_from(["type", "job", "outputs", "nodes", "error", "phase"]), _JSON))
+def test_no_odd_answer_about_one_job_gets_through(fields: dict[str, object]) -> None:
+    """Whatever the fields are, the answer is one of those that are known or a ProtocolError."""
+    for parse in (parse_outputs, parse_nodes):
+        try:
+            answer = parse(line(fields), "one")
+        except ProtocolError:
+            continue
+        assert isinstance(answer, tuple | Start | Failed | End)
+
+
+def test_questions_about_one_job_are_written() -> None:
+    """A question is one line that names the job, its model, and what the engines need to know."""
+    job = Job("one", SHA, "network")
+    outputs = json.loads(outputs_line(job, "cd" * 32, 2, [Layer("x", (1, 28, 28, 1))]))
+    assert outputs == {
+        "type": "outputs",
+        "job": "one",
+        "sha256": SHA,
+        "inputs": "cd" * 32,
+        "threads": 2,
+        "layers": [{"name": "x", "shape": [1, 28, 28, 1]}],
+    }
+    assert json.loads(nodes_line(job, 20, 1)) == {
+        "type": "nodes",
+        "job": "one",
+        "sha256": SHA,
+        "runs": 20,
+        "threads": 1,
+    }
+    assert json.loads(alive_line()) == {"type": "alive"}
 
 
 def test_a_plan_names_settings_sentinel_and_jobs() -> None:

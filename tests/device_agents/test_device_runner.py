@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agents.local import LocalTransport
-from device_agents.protocol import PROTOCOL_VERSION, MeasureSettings
-from device_agents.transport import MAX_LINE_BYTES
+from device_agents.protocol import MeasureSettings
 
 
 class Wire:
@@ -113,7 +109,7 @@ def test_a_wall_far_above_the_cpu_time_is_contention(
 ) -> None:
     """Others took the CPU: the row says so."""
     (row,) = bench({"a": f"1000 {stretch}"}).of("row")
-    assert row["contended"] is contended
+    assert ("contended" in row["flags"]) is contended
 
 
 def test_the_warm_up_ends_by_count_and_by_time(bench: Callable[..., Wire]) -> None:
@@ -300,74 +296,127 @@ def test_the_shortest_sample_times_real_runs(runner: ModuleType) -> None:
     assert wall_ns > 0
 
 
-def serve(runner: ModuleType, folder: Path, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run the runner's file as a device would, with its whole input given at once."""
-    folder.mkdir(mode=0o700)
-    argv = [sys.executable, str(runner.__file__), "serve", str(folder)]
-    return subprocess.run(argv, input=stdin, capture_output=True, timeout=30, check=False)
+def cpu_tree(sys_folder: Path, limits: dict[str, int]) -> Path:
+    """Make the files of one of our CPUs below a fake /sys, and return its folder."""
+    cpu = sys_folder / f"devices/system/cpu/cpu{min(os.sched_getaffinity(0))}"
+    for name, value in limits.items():
+        path = cpu / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    return cpu
 
 
-@pytest.mark.usefixtures("fake_runtime")
-def test_the_end_of_input_is_the_end_of_the_runner(runner: ModuleType, tmp_path: Path) -> None:
-    """A runner whose host says nothing and goes away ends in order."""
-    assert serve(runner, tmp_path / "work", b"").returncode == 0
+@pytest.fixture
+def fake_sys(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Let the runner read an empty folder as /sys."""
+    monkeypatch.setattr(runner, "SYS", tmp_path / "sys")
+    return tmp_path / "sys"
 
 
-@pytest.mark.usefixtures("fake_runtime")
-def test_a_request_that_is_no_json_ends_the_runner(runner: ModuleType, tmp_path: Path) -> None:
-    """A host that speaks something else is not guessed at."""
-    assert serve(runner, tmp_path / "work", b"GET / HTTP/1.1\n").returncode == 2
+def test_a_machine_that_tells_nothing_is_not_throttled(runner: ModuleType, fake_sys: Path) -> None:
+    """Missing files, as in most virtual machines, are no sign of anything."""
+    assert not fake_sys.exists()
+    assert runner.throttle_signs() == (False, 0)
+    assert runner.read_temperatures_c() == []
 
 
-def test_a_folder_that_others_can_write_to_is_refused(runner: ModuleType, tmp_path: Path) -> None:
-    """The runner itself trusts no folder in which its files could be swapped, and puts nothing there."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    folder.chmod(0o777)
-    argv = [sys.executable, str(runner.__file__), "serve", str(folder)]
-    process = LocalTransport().stream(argv)  # its input stays open: a runner without a host ends before it says a word
-    assert json.loads(process.read_line(20) or b"{}")["type"] == "fatal"
-    assert process.wait(20) == 1
-    assert list(folder.iterdir()) == []
+@pytest.mark.parametrize(("limit", "held"), [(1_800_000, False), (1_200_000, True), (0, False)])
+def test_a_lowered_top_frequency_is_throttling(runner: ModuleType, fake_sys: Path, limit: int, held: bool) -> None:
+    """A governor that caps one of our CPUs below what it can do is seen; a file that says 0 says nothing."""
+    cpu_tree(fake_sys, {"cpufreq/scaling_max_freq": limit, "cpufreq/cpuinfo_max_freq": 1_800_000})
+    assert runner.throttle_signs() == (held, 0)
 
 
-@pytest.mark.usefixtures("fake_runtime")
-def test_libraries_cannot_write_between_the_lines(runner: ModuleType, tmp_path: Path) -> None:
-    """What a library prints to stdout goes to stderr, so that each line of stdout is JSON."""
-    folder, content = tmp_path / "work", b"burn 10"
-    job = {"type": "job", "job": "a", "sha256": hashlib.sha256(content).hexdigest(), "kind": "operator"}
-    settings = asdict(MeasureSettings(rounds=1, min_sample_us=1, warmup_min_ms=0.01))
-    plan = {"type": "plan", "protocol": 1, "settings": settings, "sentinel": job, "jobs": 1}
-    (folder / "models").mkdir(parents=True, mode=0o700)
-    folder.chmod(0o700)
-    (folder / "models" / f"{job['sha256']}.tflite").write_bytes(content)
-    process = LocalTransport().stream([sys.executable, str(runner.__file__), "serve", str(folder)])
-    process.write_line(json.dumps(plan).encode() + b"\n" + json.dumps(job).encode(), 20)
-    kinds = []
-    while "end" not in kinds:
-        kinds.append(json.loads(process.read_line(20) or b"{}").get("type", "end"))
-    process.close_stdin()
-    assert process.wait(20) == 0
-    assert kinds == ["hello", *["start"] * 5, "row", "end"]
-    assert "noise that a library writes to stdout" in process.stderr_tail()
+def test_a_cap_on_a_cpu_that_is_not_ours_does_not_count(runner: ModuleType, fake_sys: Path) -> None:
+    """What another cluster of cores is held to has not slowed us."""
+    caps = {"cpufreq/scaling_max_freq": 1_200_000, "cpufreq/cpuinfo_max_freq": 1_800_000}
+    ours = cpu_tree(fake_sys, caps)
+    ours.rename(ours.with_name(f"cpu{max(os.sched_getaffinity(0)) + 1}"))
+    assert runner.throttle_signs() == (False, 0)
 
 
-def test_probe_is_one_json_line(runner: ModuleType) -> None:
-    """What the device has is told without importing any of it."""
-    done = subprocess.run([sys.executable, str(runner.__file__), "probe"], capture_output=True, timeout=30, check=True)
-    facts = json.loads(done.stdout)
-    assert facts["runtimes"]["ai_edge_litert"]
-    assert facts["cpus"] == sorted(os.sched_getaffinity(0))
+@pytest.mark.parametrize(("word", "held"), [("0", False), ("50000", False), ("50005", True), ("4", True), ("x", False)])
+def test_a_pi_tells_that_it_is_throttled_now(runner: ModuleType, fake_sys: Path, word: str, held: bool) -> None:
+    """Bits 0 to 3 tell of now, bits 16 to 19 of some time since boot."""
+    path = fake_sys / "devices/platform/soc/soc:firmware/get_throttled"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{word}\n")
+    assert runner.throttle_signs() == (held, 0)
 
 
-def test_a_wrong_call_prints_the_usage(runner: ModuleType) -> None:
-    """Who starts the file by hand learns its modes."""
-    done = subprocess.run([sys.executable, str(runner.__file__), "dance"], capture_output=True, timeout=30, check=False)
-    assert done.returncode == 2
-    assert b"probe" in done.stderr
+def test_a_count_that_grew_is_throttling(runner: ModuleType, fake_sys: Path) -> None:
+    """A cap that came and went between two readings is seen by its counter, an old count is not."""
+    cpu_tree(fake_sys, {"thermal_throttle/core_throttle_count": 3})
+    before = runner.throttle_signs()
+    assert not runner.is_throttled(before, before)
+    cpu_tree(fake_sys, {"thermal_throttle/core_throttle_count": 4})
+    assert runner.is_throttled(before, runner.throttle_signs())
 
 
-def test_the_runner_speaks_the_version_of_the_host(runner: ModuleType) -> None:
-    """Both ends name one protocol; the file has no import to share it."""
-    assert runner.PROTOCOL_VERSION == PROTOCOL_VERSION
-    assert runner.MAX_LINE_BYTES == MAX_LINE_BYTES
+@pytest.mark.parametrize(
+    ("before", "after", "throttled"),
+    [((False, 2), (False, 2), False), ((True, 0), (False, 0), True), ((False, 0), (True, 0), True)],
+)
+def test_throttling_at_either_end_counts(
+    runner: ModuleType, before: tuple[bool, int], after: tuple[bool, int], throttled: bool
+) -> None:
+    """A clock that was held down when the block began or ended was held down in it."""
+    assert runner.is_throttled(before, after) is throttled
+
+
+def test_every_row_of_a_throttled_block_is_flagged(
+    bench: Callable[..., Wire], runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sign is read around each block, and the next block starts anew."""
+    signs = iter([(False, 0), (False, 1), (False, 1), (False, 1)])
+    monkeypatch.setattr(runner, "throttle_signs", lambda: next(signs))
+    rows = bench({"a": "1000 1", "b": "2000 1", "c": "3000 1.4"}, block_size=2).of("row")
+    assert {row["job"]: row["flags"] for row in rows} == {"a": ["throttled"], "b": ["throttled"], "c": ["contended"]}
+
+
+def test_temperatures_are_those_of_plausible_zones(runner: ModuleType, fake_sys: Path) -> None:
+    """Broken sensors tell nonsense, which is left out."""
+    for zone, text in enumerate(["45123", "-274000", "nonsense", "51000"]):
+        path = fake_sys / f"class/thermal/thermal_zone{zone}/temp"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert runner.read_temperatures_c() == [45.123, 51.0]
+
+
+class FakeClock:
+    """The module `time`, as far as the lock's age needs it."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        """Tell the seconds since the epoch."""
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("since", "said"),
+    [
+        (880, "alice@desk has been measuring for 120 s (process 7 on the device)"),
+        (1000, "alice@desk has been measuring for 0 s (process 7 on the device)"),
+        (
+            5000,
+            "alice@desk has been measuring since a time that the device's clock has not reached "
+            "(process 7 on the device)",
+        ),
+    ],
+)
+def test_the_owner_of_a_lock_is_told_with_its_age(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, since: int, said: str
+) -> None:
+    """Who is refused learns who measures and since when, even where the device's clock was set back meanwhile."""
+    monkeypatch.setattr(runner, "time", FakeClock(1000.0))
+    (tmp_path / "lock").write_text(json.dumps({"pid": 7, "since": since, "owner": "alice@desk"}))
+    assert runner.lock_owner(str(tmp_path)) == said
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"pid": 7, "since": "x", "owner": "a"}', "\x00"])
+def test_a_lock_that_says_nothing_is_another_session(runner: ModuleType, tmp_path: Path, content: str) -> None:
+    """The content only informs: whatever it is, the refusal stands."""
+    (tmp_path / "lock").write_text(content)
+    assert runner.lock_owner(str(tmp_path)) == "another session is measuring"

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from device_agents.engines.python import PythonEngine
 from device_agents.errors import (
     DeviceNotReady,
     InvalidRequest,
     RunnerFailed,
 )
-from device_agents.inventory import Device
+from device_agents.device import Device
 from device_agents.protocol import JobResult, MeasureSettings
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
@@ -41,7 +42,7 @@ def test_real_models_are_measured(
     """A real runtime measures real operators: as many samples as asked, and more work takes longer."""
     settings = MeasureSettings(rounds=2, samples_per_round=3, min_sample_us=50, warmup_min_ms=0.2)
     jobs = [shelf.job("small", add_model(8)), shelf.job("large", add_model(200_000))]
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         assert session.hello.runtime == "ai_edge_litert"
         assert session.hello.clock == "thread_cpu"
         rows = by_id(list(session.measure(jobs, shelf.models, settings)))
@@ -53,7 +54,7 @@ def test_real_models_are_measured(
     assert small.warmup_runs >= settings.warmup_runs
     assert min(large.samples_ns) > 5 * min(small.samples_ns)
     assert small.loops > large.loops
-    assert not small.denormal
+    assert "denormal" not in small.flags
     assert small.sentinel_ns > 0
 
 
@@ -67,7 +68,7 @@ def test_a_garbage_model_is_a_failed_row_and_the_batch_goes_on(
 ) -> None:
     """A file that is no model fails alone, even as the first job, which would be the sentinel."""
     jobs = [shelf.job("garbage", b"this is no model"), shelf.job("good", add_model(8))]
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         rows = by_id(list(session.measure(jobs, shelf.models, quick)))
     assert rows["garbage"].status == "failed"
     assert "ValueError" in rows["garbage"].error
@@ -80,7 +81,7 @@ def test_several_threads_are_read_on_the_wall(
 ) -> None:
     """With two threads the thread clock would miss half of the work, so samples are the wall's."""
     settings = MeasureSettings(threads=2, rounds=1, samples_per_round=2, min_sample_us=10)
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         (row,) = session.measure([shelf.job("add", add_model(64))], shelf.models, settings)
     assert row.clock == "wall"
     assert row.samples_ns == row.wall_samples_ns
@@ -92,7 +93,7 @@ def test_a_mask_pins_one_batch_and_not_the_next(
 ) -> None:
     """The runner keeps to the CPUs it is given, and goes back to all of them without a mask."""
     jobs = [shelf.job("a", "burn 10")]
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         list(session.measure(jobs, shelf.models, replace(quick, cpu_mask=1 << host.cpus[-1])))
         assert os.sched_getaffinity(session.hello.pid) == {host.cpus[-1]}
         list(session.measure(jobs, shelf.models, quick))
@@ -110,7 +111,7 @@ def test_a_cpu_that_is_not_there_is_refused(
     """A mask of CPUs that the device does not have says which it has."""
     settings = MeasureSettings(rounds=1, cpu_mask=1 << 1000)
     jobs = [shelf.job("add", add_model(8))]
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         with pytest.raises(DeviceNotReady, match=r"cannot pin to CPUs \[1000\].*allowed are"):
             list(session.measure(jobs, shelf.models, settings))
         assert all(row.ok for row in session.measure(jobs, shelf.models, quick))
@@ -126,7 +127,7 @@ def test_a_model_that_is_not_its_hash_fails(
     """The device hashes what it is about to run: a swapped file is no measurement."""
     job = shelf.job("swapped", "burn 10")
     shelf.models[job.model_sha256].write_text("burn 99")
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         (row,) = session.measure([job], shelf.models, quick)
     assert row.status == "failed"
     assert "hash" in row.error
@@ -139,12 +140,12 @@ def test_a_stored_model_is_reused_only_when_its_hash_is_right(
     """A model that stayed on the device is not pushed again; one changed there is, although its size is right."""
     jobs = [shelf.job("kept", "burn 10"), shelf.job("changed", "burn 11")]
     keep = SessionLimits(keep_bytes=1 << 20)
-    with Session(host, transport, work_dir, keep) as session:
+    with Session(host, transport, keep) as session:
         list(session.measure(jobs, shelf.models, quick))
     kept, changed = (Path(work_dir, "models", f"{job.model_sha256}.tflite") for job in jobs)
     inode = kept.stat().st_ino
     changed.write_text("burn 99")
-    with Session(host, transport, work_dir, keep) as session:
+    with Session(host, transport, keep) as session:
         rows = list(session.measure(jobs, shelf.models, quick))
     assert all(row.ok for row in rows)
     assert kept.stat().st_ino == inode
@@ -156,7 +157,7 @@ def test_the_work_folder_is_removed_from_this_machine(
     host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
 ) -> None:
     """Nothing stays behind, and the folder was nobody else's meanwhile."""
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         list(session.measure([shelf.job("one", "burn 10")], shelf.models, quick))
         assert Path(work_dir).stat().st_mode & 0o077 == 0
     assert not Path(work_dir).exists()
@@ -166,9 +167,10 @@ def test_the_work_folder_is_removed_from_this_machine(
 def test_the_oldest_models_go_when_the_folder_is_too_large(
     host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
 ) -> None:
-    """What may stay is bounded, and the newest stays."""
+    """What may stay is bounded, the runner's own files included, and the newest stays."""
+    programs = sum(path.stat().st_size for path in PythonEngine().files(host).values())
     jobs = [shelf.job(str(number), f"burn {number}" + " " * 1000) for number in range(10, 14)]
-    with Session(host, transport, work_dir, SessionLimits(keep_bytes=2100)) as session:
+    with Session(host, transport, SessionLimits(keep_bytes=programs + 2100)) as session:
         for job, age in zip(jobs, range(40, 0, -10), strict=True):
             list(session.measure([job], shelf.models, quick))
             stored = Path(work_dir, "models", f"{job.model_sha256}.tflite")
@@ -181,7 +183,7 @@ def test_a_work_folder_of_somebody_else_is_refused(host: Device, transport: Tran
     """A folder that others can write to could hold another runner than ours."""
     Path(work_dir).mkdir()
     Path(work_dir).chmod(0o777)
-    with pytest.raises(DeviceNotReady, match="only this user can write"), Session(host, transport, work_dir):
+    with pytest.raises(DeviceNotReady, match="only this user can write"), Session(host, transport):
         pass
     assert list(Path(work_dir).iterdir()) == []
 
@@ -192,7 +194,7 @@ def test_a_work_folder_behind_a_link_is_refused(
     """A link in a public folder could lead anywhere."""
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     Path(work_dir).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DeviceNotReady, match="only this user can write"), Session(host, transport, work_dir):
+    with pytest.raises(DeviceNotReady, match="only this user can write"), Session(host, transport):
         pass
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -214,7 +216,7 @@ def test_a_job_that_kills_the_runner_fails_alone(
     """Rows before it are kept, jobs after it are measured by a new runner, and none comes twice."""
     jobs = [shelf.job("a", "burn 10"), shelf.job("b", "burn 11")]
     jobs.insert(place, shelf.job("killer", f"kill {int(number)}"))
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         rows = by_id(list(session.measure(jobs, shelf.models, quick)))
     assert rows["killer"].status == "failed"
     assert number.name in rows["killer"].error
@@ -235,7 +237,7 @@ def test_a_runner_killed_from_outside_is_replaced(
 ) -> None:
     """Whoever kills the runner costs the job that ran, and only that one."""
     jobs = [shelf.job("a", "burn 10"), shelf.job("stuck", f"gate {gate}"), shelf.job("b", "burn 11")]
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         rows = session.measure(jobs, shelf.models, quick)
         first = next(rows)
         meet(gate)
@@ -249,7 +251,7 @@ def test_a_runner_killed_from_outside_is_replaced(
 @pytest.mark.parametrize(
     ("word", "grace_s", "reason"),
     [
-        ("gate", 60.0, "the job passed its time limit of 0.25 s"),
+        ("gate", 60.0, "the job passed its time limit"),
         ("deaf gate", 0.3, "no answer within its limit of 0.25 s"),
     ],
 )
@@ -266,7 +268,7 @@ def test_a_job_past_its_time_limit_is_ended(
     """A model that hangs is ended by the device, or by the host when the device does not."""
     settings = MeasureSettings(rounds=1, samples_per_round=1, min_sample_us=1, time_limit_s=0.25, block_size=1)
     jobs = [shelf.job("a", "burn 10"), shelf.job("stuck", f"{word} /dev/null"), shelf.job("b", "burn 11")]
-    with Session(host, transport, work_dir, SessionLimits(grace_s=grace_s)) as session:
+    with Session(host, transport, SessionLimits(grace_s=grace_s)) as session:
         found = by_id(list(session.measure(jobs, shelf.models, settings)))
     assert found["stuck"].status == "failed"
     assert reason in found["stuck"].error
@@ -282,7 +284,7 @@ def test_a_job_that_would_take_too_long_fails_before_it_is_measured(
     settings = MeasureSettings(
         rounds=10, samples_per_round=100, min_sample_us=50_000, time_limit_s=10, warmup_min_ms=0.1
     )
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         pid = session.hello.pid
         (row,) = session.measure([shelf.job("slow", "burn 100")], shelf.models, settings)
         assert session.hello.pid == pid
@@ -295,7 +297,7 @@ def test_an_exit_inside_a_model_names_its_last_words(
     host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
 ) -> None:
     """A runner that leaves without a signal is a failed job with what it said."""
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         (row,) = session.measure([shelf.job("leaver", "exit now")], shelf.models, quick)
     assert row.status == "failed"
     assert "exited in invoke" in row.error
@@ -308,8 +310,8 @@ def test_restarts_are_bounded(
     """A device on which everything dies is given up, and the rows so far have been handed out."""
     jobs = [shelf.job(str(number), f"kill {' ' * number}9") for number in range(5)]
     rows: list[JobResult] = []
-    with Session(host, transport, work_dir, SessionLimits(max_restarts=2)) as session:
-        with pytest.raises(RunnerFailed, match=r"died 3 times.*3 jobs left"):
+    with Session(host, transport, SessionLimits(max_restarts=2)) as session:
+        with pytest.raises(RunnerFailed, match=r"died 3 times.*2 jobs left"):
             rows.extend(session.measure(jobs, shelf.models, quick))
         left = session.measure(jobs[:1], shelf.models, quick)
         rows = [*left]
@@ -322,7 +324,7 @@ def test_a_session_measures_several_batches(
 ) -> None:
     """A batch that was left half read does not disturb the next, and two at once are refused."""
     jobs = [shelf.job(str(number), f"burn {number + 10}") for number in range(4)]
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         half = session.measure(jobs, shelf.models, quick)
         next(half)
         with pytest.raises(InvalidRequest, match="still measuring"):
@@ -338,7 +340,7 @@ def test_requests_that_make_no_sense_are_refused_at_once(
 ) -> None:
     """Doubled ids, models without a file and unknown sentinels are found before anything is pushed."""
     job = shelf.job("a", "burn 10")
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         with pytest.raises(InvalidRequest, match="different ids"):
             session.measure([job, job], shelf.models)
         with pytest.raises(InvalidRequest, match="no file"):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from device_agents.device import Device
 from device_agents.errors import DeviceBusy, DeviceNotReady, ProtocolError, RunnerFailed
-from device_agents.inventory import Device
 from device_agents.local import LocalProcess, LocalTransport
 from device_agents.protocol import MeasureSettings
 from device_agents.session import Session, SessionLimits
@@ -48,17 +48,15 @@ class ScriptedTransport(LocalTransport):
 
 
 _GREETING = """
-print('{"type": "hello", "protocol": 1, "runtime": "r", "version": "1",'
-      ' "python": "3", "clock": "wall", "cpus": [0], "pid": 1}')
+print('{"type": "hello", "protocol": 2, "engine": "python", "runtime": "r", "version": "1",'
+      ' "clock": "wall", "cpus": [0], "pid": 1}')
 """
 # Plays along until the plan is complete, then sends its argument and waits for the end of its input.
 _LIAR = """
 import json, sys
 for line in sys.stdin:
     request = json.loads(line)
-    if request["type"] == "files":
-        print('{"type": "end"}')
-    elif request["type"] == "plan":
+    if request["type"] == "plan":
         for _ in range(request["jobs"]):
             next(sys.stdin)
         print(%s)
@@ -83,7 +81,7 @@ def test_a_runner_that_lies_is_ended(
     """Hostile rows are a ProtocolError, and their sender is gone when the caller learns of it."""
     transport = ScriptedTransport(_GREETING + _LIAR % lie)
     jobs = [shelf.job("a", "burn 10"), shelf.job("b", "burn 11")]
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         with pytest.raises(ProtocolError):
             list(session.measure(jobs, shelf.models, quick))
         assert all(ends_within(pid, 20) for pid in transport.pids)
@@ -93,7 +91,7 @@ def test_a_runner_that_lies_is_ended(
     ("script", "error"),
     [
         ("print('hello')", ProtocolError),
-        (_GREETING.replace('"protocol": 1', '"protocol": 99'), ProtocolError),
+        (_GREETING.replace('"protocol": 2', '"protocol": 99'), ProtocolError),
         ("raise SystemExit('no such board')", RunnerFailed),
         ('print(\'{"type":"fatal","reason":"no runtime found"}\')', DeviceNotReady),
     ],
@@ -102,7 +100,7 @@ def test_a_runner_that_does_not_start_is_an_error_with_a_reason(
     script: str, error: type[Exception], host: Device, work_dir: str
 ) -> None:
     """Each way to fail at the start has its own exception, and no folder is left."""
-    with pytest.raises(error), Session(host, ScriptedTransport(script), work_dir):
+    with pytest.raises(error), Session(host, ScriptedTransport(script)):
         pass
     assert not Path(work_dir).exists()
 
@@ -114,7 +112,7 @@ def test_a_python_without_any_runtime_says_what_to_install(
     blind = "import sys; sys.path[:] = [path for path in sys.path if 'site-packages' not in path]"
     (tmp_path / "sitecustomize.py").write_text(blind)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(DeviceNotReady, match="install one of ai_edge_litert"), Session(host, transport, work_dir):
+    with pytest.raises(DeviceNotReady, match="install one of ai_edge_litert"), Session(host, transport):
         pass
 
 
@@ -126,15 +124,15 @@ def test_a_device_is_measured_by_one_session_at_a_time(
     host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
 ) -> None:
     """The second session learns who holds the device, disturbs nothing, and may come back later."""
-    with Session(host, transport, work_dir) as first:
+    with Session(host, transport) as first:
         with (
-            pytest.raises(DeviceBusy, match=rf"process {first.hello.pid} has been measuring for \d+ s"),
-            Session(host, transport, work_dir),
+            pytest.raises(DeviceBusy, match=rf"has been measuring for \d+ s \(process {first.hello.pid}"),
+            Session(host, transport),
         ):
             pass
         (row,) = first.measure([shelf.job("a", "burn 10")], shelf.models, quick)
         assert row.ok
-    with Session(host, transport, work_dir) as second:
+    with Session(host, transport) as second:
         assert second.hello.pid != first.hello.pid
 
 
@@ -143,19 +141,20 @@ def test_a_lock_of_a_dead_process_is_taken_over(host: Device, transport: Transpo
     """A host that died leaves a lock file, which holds nobody up."""
     Path(work_dir).mkdir(mode=0o700)
     Path(work_dir, "lock").write_text('{"pid": 1, "since": 0}')
-    with Session(host, transport, work_dir) as session:
+    with Session(host, transport) as session:
         assert str(session.hello.pid) in Path(work_dir, "lock").read_text()
 
 
 _HOST = """
     import sys
+    from dataclasses import replace
     from pathlib import Path
     from device_agents.inventory import find_device, open_transport
     from device_agents.protocol import Job
     from device_agents.session import Session
     work_dir, digest, path = sys.argv[1:]
-    device = find_device("host")
-    with Session(device, open_transport(device), work_dir) as session:
+    device = replace(find_device("host"), work_dir=work_dir)
+    with Session(device, open_transport(device)) as session:
         print(session.hello.pid, flush=True)
         list(session.measure([Job("stuck", digest)], {digest: Path(path)}))
 """
@@ -195,19 +194,18 @@ def test_a_session_can_wait_for_another(
     host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
 ) -> None:
     """With a wait, the end of one session is the start of the next, although the first removes the folder."""
-    first = Session(host, transport, work_dir).__enter__()
+    first = Session(host, transport).__enter__()
 
     def leave() -> None:
         shutil.rmtree(work_dir)  # what the first session's own cleaning does when it wins the race for the lock
-        with pytest.raises(DeviceNotReady, match="clean up"):
-            first.__exit__(None, None, None)
+        first.__exit__(None, None, None)
 
     waiter = WaitingTransport(leave)
     jobs = [shelf.job("killer", "kill 9"), shelf.job("a", "burn 10")]
-    with Session(host, waiter, work_dir, SessionLimits(lock_wait_s=30)) as second:
+    with Session(host, waiter, SessionLimits(lock_wait_s=30)) as second:
         waiter.when_blocked = lambda: None
         rows = list(second.measure(jobs, shelf.models, quick))
-        with pytest.raises(DeviceBusy), Session(host, transport, work_dir):
+        with pytest.raises(DeviceBusy), Session(host, transport):
             pass
     assert [row.status for row in rows] == ["failed", "ok"]
     assert waiter.was_blocked

@@ -96,3 +96,44 @@ def test_unknown_and_missing_fields_are_named() -> None:
     """The message says which fields are odd."""
     with pytest.raises(ProtocolError, match="extra, wanted"):
         Fields("a test", {"type": "a", "extra": 1}).expect("type", "wanted")
+
+
+KINDS = ("red", "green")
+
+
+@pytest.mark.parametrize("value", [None, "red", ["blue"], ["red", "red"], [["red"]], ["red", None], {"red": 1}])
+def test_choices_are_a_list_of_known_texts(value: object) -> None:
+    """Unknown, doubled and other items are refused."""
+    with pytest.raises(ProtocolError, match=r"flags is .* must be some of red, green"):
+        Fields("a test", {"type": "a", "flags": value}).choices("flags", KINDS)
+
+
+@given(st.lists(st.sampled_from(KINDS), unique=True))
+def test_known_choices_keep_their_order(value: list[str]) -> None:
+    """Every combination comes back as it was."""
+    assert Fields("a test", {"type": "a", "flags": value}).choices("flags", KINDS) == tuple(value)
+
+
+@pytest.mark.parametrize("value", [None, "ab", [1], ["a"] * 4, {"a": 1}])
+def test_texts_are_a_bounded_list(value: object) -> None:
+    """Other items and too many of them are refused."""
+    with pytest.raises(ProtocolError, match="at most 3 texts"):
+        Fields("a test", {"type": "a", "outputs": value}).texts("outputs", 3)
+
+
+@pytest.mark.parametrize("value", [None, {}, [1], [[]], [{}] * 4])
+def test_objects_are_a_bounded_list(value: object) -> None:
+    """Other items and too many of them are refused."""
+    with pytest.raises(ProtocolError, match="at most 3 objects"):
+        Fields("a test", {"type": "a", "nodes": value}).objects("nodes", 3)
+
+
+def test_an_object_in_a_list_is_read_field_by_field() -> None:
+    """A field inside is refused like one outside, with the list's name in the message; none may be given twice."""
+    line = b'{"type": "a", "nodes": [{"runs": 1}, {"runs": -1}]}'
+    first, second = Fields.of(line, "a test").objects("nodes", 3)
+    assert first.integer("runs", 0, 10) == 1
+    with pytest.raises(ProtocolError, match="a test: nodes: runs is -1"):
+        second.integer("runs", 0, 10)
+    with pytest.raises(ProtocolError):
+        Fields.of(b'{"type": "a", "nodes": [{"runs": 1, "runs": 2}]}', "a test")

@@ -14,10 +14,10 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from synthetic import NARROW, random_archs
 
-from edgekd.graph.ir import Graph
+from edgekd.graph.ir import Graph, graph_in
 from edgekd.graph.micro import micro_model, random_model
 from edgekd.graph.tflite_reader import read_ops
-from edgekd.profile import all_ops, graph_in
+from edgekd.profile import all_ops
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from latency_tables.schema import DTYPES, OpSpec, TensorSpec

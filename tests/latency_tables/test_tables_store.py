@@ -201,7 +201,7 @@ def test_numbers_that_are_none_are_refused(path: Path, number: str, line: int, f
 
 
 HEADER_EDITS: list[tuple[Edit, str]] = [
-    (lambda e: e.update(version=2), "version 2 is not 1, the one this edgekd reads"),
+    (lambda e: e.update(version=3), "version 3 is not 1 to 2, those that this edgekd reads"),
     (lambda e: e.update(version=None), "version None"),
     (lambda e: e.update(format="edgekd-study"), "format 'edgekd-study' is not edgekd-table"),
     (lambda e: e.pop("format"), "format None"),

@@ -8,7 +8,7 @@ import pytest
 from synthetic import CALIBRATION, NARROW, every_arch, random_archs, table_for, tiny_space
 
 from edgekd.errors import InfeasibleTarget
-from edgekd.profile import graph_in
+from edgekd.graph.ir import graph_in
 from edgekd.search.latency import LatencyModel
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.mnasnet import SPACES

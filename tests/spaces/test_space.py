@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from synthetic import NARROW, every_arch, tiny_space
 
 from edgekd.errors import UnknownName, UsageError
+from edgekd.profile import CALIBRATION_NETWORKS, all_ops, calibration_archs
 from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.mnasnet import SPACES, space_named
 from edgekd.spaces.space import round_channels
 
 REFERENCE_LAYERS = (1, 2, 3, 4, 3, 3, 1)
 
-all_spaces = pytest.mark.parametrize("space", SPACES.values(), ids=lambda space: space.name)
+MNASNETS = [space for name, space in SPACES.items() if name.startswith("mnasnet-")]
+all_spaces = pytest.mark.parametrize("space", MNASNETS, ids=lambda space: space.name)
 
 
 @all_spaces
@@ -50,6 +52,13 @@ def test_the_narrow_space_fits_small_grey_images() -> None:
     widths = [block.width for block in NARROW.blocks]
     assert widths == sorted(set(widths))
     assert all(width % 4 == 0 and width <= 80 for width in widths)
+
+
+def test_the_tiny_space_has_few_operators() -> None:
+    """Fewer than a hundred, so that even an emulated device measures them in minutes; and enough distinct networks."""
+    tiny = SPACES["tiny-28"]
+    assert len(all_ops(tiny)) < 100
+    assert len(calibration_archs(tiny)) == CALIBRATION_NETWORKS
 
 
 def test_the_large_spaces_differ_in_their_resolution_alone() -> None:

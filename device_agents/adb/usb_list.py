@@ -1,0 +1,39 @@
+"""Lists the phones on USB for when no adb server does. It opens each only to read its serial number.
+
+Read next: `usb.py`, which talks to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from device_agents.adb.usb import UsbPort
+
+
+def list_usb() -> tuple[list[str], bool]:
+    """Return the serial numbers of the phones on USB, and whether there are any that this user may not open.
+
+    Without the packages that USB needs there are none.
+    """
+    try:
+        import usb1
+        from adb_shell.transport.usb_transport import UsbTransport
+    except (ImportError, OSError):  # OSError: libusb itself is missing
+        return [], False
+    try:
+        return _serials(cast("list[UsbPort]", list(UsbTransport.find_all_adb_devices())))
+    except usb1.USBError:
+        return [], True  # the bus itself is closed to us
+
+
+def _serials(ports: Iterable[UsbPort]) -> tuple[list[str], bool]:
+    import usb1
+
+    found, denied = [], False
+    for port in ports:
+        try:
+            found.append(port.serial_number)
+        except usb1.USBError:
+            denied = True
+    return found, denied

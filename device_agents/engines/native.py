@@ -1,0 +1,46 @@
+"""The engine for machines without Python: a small C program that loads the LiteRT C library.
+
+It compiles nothing here and fetches no library: `build_agent.py` builds the program for a device's ABI, and `setup.py`
+finds the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from device_agents.build_agent import build_agent
+from device_agents.device import Device
+from device_agents.engines.engine import Start
+from device_agents.errors import DeviceNotReady
+from device_agents.protocol import MeasureSettings
+from device_agents.transport import RemoteProcess
+
+_AGENT = "edgekd_agent"
+_LIBRARY = "libLiteRt.so"
+
+
+class NativeEngine:
+    """Runs models through libLiteRt.so, which `edgekd devices setup` names for a device."""
+
+    name = "native"
+
+    def files(self, device: Device) -> Mapping[str, Path]:
+        """Name the program, built on first use, and the library."""
+        if not device.litert_library:
+            raise DeviceNotReady(
+                f"{device.name}: the native engine needs {_LIBRARY} for {device.abi}; give it with: "
+                f"edgekd devices setup {device.name} --litert-library PATH"
+            )
+        return {
+            _AGENT: build_agent(device.abi, android=device.system == "android"),
+            _LIBRARY: Path(device.litert_library),
+        }
+
+    def settings(self, settings: MeasureSettings) -> MeasureSettings:
+        """Keep the settings: this engine can do what they say."""
+        return settings
+
+    def start(self, start: Start) -> RemoteProcess:
+        """Start the program with the library beside it."""
+        return start.transport.stream([start.files[_AGENT], *start.serve, start.files[_LIBRARY]])

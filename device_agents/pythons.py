@@ -1,0 +1,91 @@
+"""The Python of a device: which one to use, what runtimes it has, and which wheels fit it.
+
+One script of the standard library, given to the interpreters there until one has a runtime; it imports none of them.
+It installs nothing: that is `setup.py`. Read next: `describe.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_agents.errors import ProtocolError
+from device_agents.strict_json import clean_text
+from device_agents.transport import Transport
+
+CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "python3")
+RUNTIMES = {  # module → packages that bring it; the first found measures
+    "ai_edge_litert": ("ai-edge-litert", "ai-edge-litert-nightly"),
+    "tflite_runtime": ("tflite-runtime",),
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64"),
+}
+_PROBE_TIMEOUT_S = 60.0  # six interpreters on an old board with a slow card
+# The answer's exit code tells the loop below whether to go on. A pointer's width tells a 32-bit Python on a 64-bit
+# kernel. Python 3.8 and older cannot run the runner.
+_PROBE = """
+import json, platform, struct, sys
+if sys.argv[1]:
+    sys.path.insert(0, sys.argv[1])
+found = {}
+if sys.version_info >= (3, 9):
+    import importlib.util, importlib.metadata
+    for name, packages in json.loads(sys.argv[2]).items():
+        if importlib.util.find_spec(name):
+            found[name] = "unknown"
+            for package in packages:
+                try:
+                    found[name] = importlib.metadata.version(package)
+                    break
+                except importlib.metadata.PackageNotFoundError:
+                    pass
+print(json.dumps({"executable": sys.executable, "version": list(sys.version_info[:3]), "runtimes": found,
+    "bits": struct.calcsize("P") * 8, "libc": list(platform.libc_ver())}))
+sys.exit(0 if found else 1)
+"""
+_SEARCH = """
+probe=$1; site=$2; names=$3; shift 3
+for name in "$@"; do
+  path=$(command -v "$name" 2>/dev/null) || continue
+  "$path" -c "$probe" "$site" "$names" </dev/null && exit 0
+done
+exit 0"""
+
+
+@dataclass(frozen=True, slots=True)
+class PythonThere:
+    """An interpreter on a device. runtimes map a module to its version; libc is like ("glibc", "2.36")."""
+
+    executable: str
+    version: tuple[int, int, int]
+    bits: int = 64
+    libc: tuple[str, str] = ("", "")
+    runtimes: dict[str, str] = field(default_factory=dict)
+
+
+def find_python(transport: Transport, site: str, candidates: Sequence[str] = CANDIDATES) -> PythonThere | None:
+    """Return the first interpreter that has a runtime, else the first there is, else None.
+
+    `site` is the folder where `edgekd devices setup` puts packages, or empty. Raises TransportError, ProtocolError.
+    """
+    names = json.dumps(RUNTIMES)
+    done = transport.run(["sh", "-c", _SEARCH, "sh", _PROBE, site, names, *candidates], _PROBE_TIMEOUT_S)
+    lines = [line for line in done.stdout[: 1 << 16].splitlines() if line.startswith(b'{"executable"')]
+    found = [_python(line) for line in lines[: 2 * len(candidates)]]
+    return next((python for python in found if python.runtimes), found[0] if found else None)
+
+
+def _python(line: bytes) -> PythonThere:
+    try:
+        answer: dict[str, Any] = json.loads(line.decode("utf-8"))
+        executable, libc = str(answer["executable"]), tuple(clean_text(str(part))[:20] for part in answer["libc"])
+        major, minor, micro = (int(part) for part in answer["version"])
+        bits, runtimes = int(answer["bits"]), {name: str(answer["runtimes"][name]) for name in answer["runtimes"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ProtocolError("the device's Python did not answer the probe with one JSON line") from error
+    is_path = executable.startswith("/") and executable.isprintable() and len(executable) <= 400
+    if not is_path or len(libc) != 2 or not runtimes.keys() <= RUNTIMES.keys():
+        raise ProtocolError(f"the device's Python answered the probe with nonsense: {clean_text(executable)[:80]!r}")
+    ordered = {name: clean_text(runtimes[name])[:40] for name in RUNTIMES if name in runtimes}
+    return PythonThere(executable, (major, minor, micro), bits, (libc[0], libc[1]), ordered)

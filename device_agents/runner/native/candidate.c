@@ -1,0 +1,204 @@
+#include "candidate.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+
+#include "folder.h"
+#include "tensors.h"
+#include "text.h"
+#include "wire.h"
+
+/* A loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run. */
+static const double LOOP_MARGIN = 1.1;
+
+/* --- samples --- */
+
+/* Time `loops` runs back to back; returns the first status that is not 0. */
+static int take_sample(const Model *model, int64_t loops, Sample *sample)
+{
+    int status = 0;
+    int64_t wall = wall_ns();
+    int64_t cpu = thread_cpu_ns();
+    for (int64_t i = 0; i < loops && status == 0; i++)
+        status = model_run(model);
+    sample->cpu_ns = thread_cpu_ns() - cpu;
+    sample->wall_ns = wall_ns() - wall;
+    return status;
+}
+
+static size_t samples_of(const Settings *settings)
+{
+    return (size_t)settings->rounds * (size_t)settings->samples_per_round;
+}
+
+/* --- the time limit --- */
+
+void say_start(const char *job, const char *phase)
+{
+    Text text = {0};
+    text_add(&text, "{\"type\":\"start\",\"job\":");
+    text_string(&text, job);
+    text_add(&text, ",\"phase\":\"%s\"}", phase);
+    wire_send(&text);
+}
+
+/* SIGALRM keeps its default action, so that the limit holds inside library code that never returns. */
+static void set_alarm(double seconds)
+{
+    struct itimerval timer = {0};
+    timer.it_value.tv_sec = (time_t)seconds;
+    timer.it_value.tv_usec = (suseconds_t)((seconds - floor(seconds)) * 1e6);
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* Announce a risky step and let the kernel end this process when the job's time is up; returns when it began. */
+static double begin_limited(const Bench *bench, const Job *job, const char *phase, double spent_s)
+{
+    say_start(job->id, phase);
+    double left_s = bench->settings->time_limit_s - spent_s;
+    set_alarm(left_s > 0.001 ? left_s : 0.001);
+    return seconds_now();
+}
+
+static double end_limited(double began_s)
+{
+    set_alarm(0);
+    return seconds_now() - began_s;
+}
+
+/* --- loading --- */
+
+bool fill_inputs(const Model *model, uint64_t seed, Reason *reason)
+{
+    for (size_t i = 0; i < model->inputs.count; i++) {
+        const Slot *slot = &model->inputs.slots[i];
+        uint64_t mixed = seed << 16 | slot->place;
+        if (!fill_values(slot->type, slot->data, slot->bytes, next_random(&mixed)))
+            return because(reason, "cannot fill an input of type %d", slot->type);
+    }
+    return true;
+}
+
+static bool any_denormals(const Model *model)
+{
+    for (size_t i = 0; i < model->outputs.count; i++)
+        if (has_denormals(model->outputs.slots[i].type, model->outputs.slots[i].data, model->outputs.slots[i].bytes))
+            return true;
+    return false;
+}
+
+/* Run by count and by time; the fastest chunk tells how long one run takes. Returns the status of the runs. */
+static int warm_up(const Settings *settings, Candidate *candidate)
+{
+    double goal_ns = settings->warmup_min_ms * 1e6;
+    int64_t chunk = 1;
+    candidate->run_ns = INFINITY;
+    while (candidate->warmup_runs < settings->warmup_runs || (double)candidate->warmup_ns < goal_ns) {
+        Sample sample;
+        int status = take_sample(&candidate->model, chunk, &sample);
+        if (status != 0)
+            return status;
+        candidate->warmup_runs += chunk;
+        candidate->warmup_ns += sample.wall_ns > 0 ? sample.wall_ns : 1;
+        candidate->run_ns = fmax(1, fmin(candidate->run_ns, (double)sample.wall_ns / (double)chunk));
+        double wanted = ceil((goal_ns - (double)candidate->warmup_ns) / candidate->run_ns);
+        chunk = (int64_t)fmax(1, fmin(2.0 * (double)chunk, wanted));
+    }
+    candidate->loops = (int64_t)fmax(1, ceil(LOOP_MARGIN * settings->min_sample_us * 1e3 / candidate->run_ns));
+    return 0;
+}
+
+double candidate_expected_ns(const Settings *settings, const Candidate *candidate)
+{
+    return (double)samples_of(settings) * (double)candidate->loops * candidate->run_ns;
+}
+
+static bool prepare(const Bench *bench, Candidate *candidate, Stored stored, Reason *reason)
+{
+    const Settings *settings = bench->settings;
+    int64_t began = wall_ns();
+    if (!model_load(bench->runtime, stored.data, stored.size, (ModelOptions){settings->threads, false},
+                    &candidate->model, reason))
+        return false;
+    int64_t took = wall_ns() - began;
+    candidate->init_ns = took > 0 ? took : 1;
+    candidate->size_bytes = stored.size + side_bytes(&candidate->model.inputs) + side_bytes(&candidate->model.outputs);
+    if (!fill_inputs(&candidate->model, settings->seed, reason))
+        return false;
+    int status = warm_up(settings, candidate);
+    if (status != 0)
+        return because(reason, "the model cannot run: %s", status_name(status));
+    candidate->denormal = any_denormals(&candidate->model);
+    return true;
+}
+
+void candidate_free(Candidate *candidate)
+{
+    model_free(&candidate->model);
+    free(candidate->samples);
+    free(candidate);
+}
+
+Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase, Reason *reason)
+{
+    Stored stored;
+    const Settings *settings = bench->settings;
+    if (!folder_read(bench->folder, job->sha256, "tflite", &stored, reason))
+        return NULL;
+    Candidate *candidate = need(sizeof *candidate);
+    *candidate = (Candidate){.job = job, .model.runtime = bench->runtime};
+    double began_s = begin_limited(bench, job, phase, 0);
+    bool ready = prepare(bench, candidate, stored, reason);
+    end_limited(began_s);
+    candidate->peak_rss_bytes = peak_rss_bytes();
+    double expected_s = ready ? candidate_expected_ns(settings, candidate) / 1e9 : 0;
+    if (expected_s > settings->time_limit_s)
+        ready = because(reason, "would take about %.1f s, the time limit is %g s", expected_s, settings->time_limit_s);
+    if (ready) {
+        candidate->samples = need(samples_of(settings) * sizeof *candidate->samples);
+        return candidate;
+    }
+    candidate_free(candidate);
+    return NULL;
+}
+
+/* --- measuring --- */
+
+/* Where the clock cannot tell of them, involuntary switches are counted: `is_contended` asks only then. */
+static int64_t switches_now(const Bench *bench)
+{
+    return bench->on_cpu_clock ? 0 : involuntary_switches();
+}
+
+void candidate_visit(const Bench *bench, Candidate *candidate)
+{
+    Sample ignored;
+    double began_s = begin_limited(bench, candidate->job, "measure", candidate->spent_s);
+    if (candidate->started_at[0] == '\0')
+        utc_now(candidate->started_at);
+    /* The job before this one left the caches to itself. */
+    int status = take_sample(&candidate->model, candidate->loops > 4 ? candidate->loops / 4 : 1, &ignored);
+    int64_t switches = switches_now(bench);
+    for (int i = 0; i < bench->settings->samples_per_round && status == 0; i++)
+        status = take_sample(&candidate->model, candidate->loops, &candidate->samples[candidate->taken++]);
+    candidate->switches += switches_now(bench) - switches;
+    candidate->status = status;
+    candidate->spent_s += end_limited(began_s);
+}
+
+double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples)
+{
+    double fastest_ns = INFINITY;
+    double began_s = begin_limited(bench, candidate->job, "sentinel", 0);
+    for (int i = 0; i < samples; i++) {
+        Sample sample;
+        if (take_sample(&candidate->model, candidate->loops, &sample) == 0) {
+            int64_t ns = bench->on_cpu_clock ? sample.cpu_ns : sample.wall_ns;
+            fastest_ns = fmin(fastest_ns, (double)ns / (double)candidate->loops);
+        }
+    }
+    end_limited(began_s);
+    return fastest_ns;
+}

@@ -1,0 +1,74 @@
+/* A job with its live model: loaded, filled, warm, and visited for samples, all under the job's time limit. */
+#ifndef EDGEKD_CANDIDATE_H
+#define EDGEKD_CANDIDATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "litert.h"
+#include "machine.h"
+
+typedef struct {
+    char *id;
+    char *sha256;
+} Job;
+
+typedef struct {
+    int threads;
+    int rounds;
+    int samples_per_round;
+    int64_t warmup_runs;
+    double min_sample_us;
+    double warmup_min_ms;
+    double time_limit_s;
+    int block_size;
+    uint64_t seed;
+} Settings;
+
+/* What all jobs of a plan share. */
+typedef struct {
+    const Runtime *runtime;
+    const char *folder;
+    const Settings *settings;
+    bool on_cpu_clock; /* only one thread's work can be read on that thread's own clock */
+} Bench;
+
+typedef struct {
+    int64_t cpu_ns;
+    int64_t wall_ns;
+} Sample;
+
+typedef struct {
+    const Job *job;
+    Model model;
+    size_t size_bytes;
+    double run_ns; /* the fastest estimate of one run, which sets `loops` */
+    int64_t loops;
+    int64_t warmup_ns, warmup_runs, init_ns, peak_rss_bytes;
+    bool denormal;
+    Sample *samples;
+    size_t taken;
+    int64_t switches; /* involuntary ones while it was visited, where the clock cannot tell of them */
+    double spent_s;
+    char started_at[UTC_SIZE];
+    int status; /* of a run that failed while it was measured, else 0 */
+} Candidate;
+
+/* Load a model, fill its inputs and warm it up; NULL and a reason when it cannot be. */
+Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase, Reason *reason);
+void candidate_free(Candidate *candidate);
+/* Take the samples of one job in one round. */
+void candidate_visit(const Bench *bench, Candidate *candidate);
+/* Time a few samples at once and return the fastest single run in ns, or infinity. */
+double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples);
+
+/* Estimate how long all samples of a job will take. */
+double candidate_expected_ns(const Settings *settings, const Candidate *candidate);
+
+/* Fill every input once with values of a real range: zeros would let kernels take short cuts. */
+bool fill_inputs(const Model *model, uint64_t seed, Reason *reason);
+/* Announce a risky step: what kills this process from now on is this job's doing. */
+void say_start(const char *job, const char *phase);
+
+#endif

@@ -1,0 +1,29 @@
+/* Lines in and out. A thread reads the input, and the end of input ends this process whatever it is doing. */
+#ifndef EDGEKD_WIRE_H
+#define EDGEKD_WIRE_H
+
+#include <stddef.h>
+
+#include "text.h"
+
+enum { MAX_LINE_BYTES = 1 << 20 };
+
+typedef struct {
+    char *data;
+    size_t size;
+} Line;
+
+/* Take standard input and output over; what a library prints goes to stderr from here on. */
+void wire_open(void);
+/* Wait for a line of the host; its data is the caller's to free. */
+Line wire_next(void);
+/* Write the text as one line, at once, and free it. */
+void wire_send(Text *text);
+/* Send a line of a type with one text in it. */
+void wire_say(const char *type, const char *key, const char *value);
+/* Say why this agent cannot serve ("busy" or "fatal"), and end it. */
+_Noreturn void wire_refuse(const char *type, const char *reason);
+/* Answer a job with the reason why it cannot be done. */
+void wire_failed(const char *job, const char *reason);
+
+#endif

@@ -1,0 +1,108 @@
+"""Shares one batch among several devices of one kind, each measuring its part.
+
+The devices must be equal in everything that a table is keyed by. Which models are measured is the caller's to say.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from device_agents.device import Device
+from edgekd.bench import Bench, MeasuringFailed, Model
+from latency_tables.schema import Measurement, TableKey
+
+
+class BenchGroup:
+    """One or more devices held for measuring; use it as a context manager."""
+
+    def __init__(self, devices: Sequence[Device], on_warning: Callable[[str], None]) -> None:
+        self._benches = [Bench(device, on_warning) for device in devices]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Open all devices.
+
+        Raises:
+            MeasuringFailed: two of them differ in what a table is keyed by.
+            DeviceError: one cannot be opened.
+
+        """
+        with ExitStack() as stack:
+            for bench in self._benches:
+                stack.enter_context(bench)
+            for bench in self._benches[1:]:
+                if differences := self.key.differences(bench.key):
+                    serials = f"{self._benches[0].device.serial} and {bench.device.serial}"
+                    raise MeasuringFailed(
+                        f"devices {serials} cannot share one table: {differences[0]}; choose one with --serial"
+                    )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the devices as they were found."""
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def key(self) -> TableKey:
+        """Say under which conditions all of these measure."""
+        return self._benches[0].key
+
+    def measure(self, models: Iterable[Model]) -> Iterator[Measurement]:
+        """Measure every model on one of the devices; rows come as any of them gives them. Raises as Bench.measure."""
+        if len(self._benches) == 1:
+            yield from self._benches[0].measure(models)
+            return
+        listed = list(models)
+        shares = [listed[at :: len(self._benches)] for at in range(len(self._benches))]
+        yield from _merged([_Part(bench, share) for bench, share in zip(self._benches, shares, strict=True) if share])
+
+
+class _Part:
+    """One device's share, measured in a thread of its own."""
+
+    def __init__(self, bench: Bench, models: Sequence[Model]) -> None:
+        self.bench = bench
+        self.models = models
+
+    def run(self, rows: queue.Queue[Measurement | BaseException | None], stop: threading.Event) -> None:
+        """Put every row in the queue, then None, or what went wrong."""
+        try:
+            for row in self.bench.measure(self.models):
+                rows.put(row)
+                if stop.is_set():
+                    break
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+            rows.put(error)
+        else:
+            rows.put(None)
+
+
+def _merged(parts: Sequence[_Part]) -> Iterator[Measurement]:
+    """Give rows as they come; once a device fails the others stop at their next row, and its error is raised."""
+    rows: queue.Queue[Measurement | BaseException | None] = queue.Queue()
+    stop = threading.Event()
+    threads = [threading.Thread(target=part.run, args=(rows, stop)) for part in parts]
+    for thread in threads:
+        thread.start()
+    failed: BaseException | None = None
+    try:
+        for _ in range(len(threads)):
+            while isinstance(row := rows.get(), Measurement):
+                yield row
+            if row is not None:
+                failed = failed or row
+                stop.set()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    if failed is not None:
+        raise failed

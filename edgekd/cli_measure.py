@@ -1,0 +1,147 @@
+"""The commands that measure, profile and bench, and the options by which every command names a device.
+
+Parsing is cli.py's; what is done, profile.py's and bench.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.cli_output import print_result
+from edgekd.errors import UsageError
+
+if TYPE_CHECKING:
+    from device_agents.connect import ConnectOptions
+    from edgekd.bench import DeviceChoice
+
+_ALL = "all"
+
+
+def add_device(target: argparse.ArgumentParser) -> None:
+    """Add the options that choose a device."""
+    target.add_argument("--device", default="host", help="device to measure on: its name, serial or address")
+    target.add_argument(
+        "--device-engine", default="", metavar="ENGINE", help="what runs models there: python, native, benchmark_model"
+    )
+    target.add_argument("--serial", default="", help="which one, where several devices of that name are attached")
+    add_trust(target)
+
+
+def add_trust(target: argparse.ArgumentParser) -> None:
+    """Add the option to trust a host that was never met before."""
+    target.add_argument("--accept-new-host-key", action="store_true", help="trust an SSH host that is not known yet")
+
+
+def add_profile(target: argparse.ArgumentParser) -> None:
+    """Add the options of `edgekd profile`."""
+    target.add_argument("--table", type=Path, help="table to begin or complete (default: tables/DEVICE-SPACE.jsonl)")
+    target.add_argument("--dtype", choices=(_ALL, "float32", "int8"), default=_ALL, help="dtypes of the operators")
+    target.add_argument("--all", action="store_true", dest="share", help="let all devices of that name share the work")
+
+
+def add_bench(target: argparse.ArgumentParser) -> None:
+    """Add the options of `edgekd bench`."""
+    target.add_argument("models", type=Path, nargs="+", metavar="FILE.tflite")
+    target.add_argument("--nodes", action="store_true", help="measure the nodes inside each network instead")
+
+
+def choice_of(options: argparse.Namespace) -> DeviceChoice:
+    """Give the device choice that the options make."""
+    from edgekd.bench import DeviceChoice
+
+    return DeviceChoice(options.device, options.device_engine, options.serial, connection_of(options))
+
+
+def connection_of(options: argparse.Namespace) -> ConnectOptions:
+    """Give how to connect; on a terminal a person is asked about a host that is not known yet."""
+    from device_agents.connect import ConnectOptions
+
+    ask = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
+    return ConnectOptions(accept_new_host_key=options.accept_new_host_key, ask=ask)
+
+
+def default_table(options: argparse.Namespace) -> Path:
+    """Say where the table of a device and a space lies unless the user says."""
+    name = "".join(char if char.isalnum() or char in "._-" else "-" for char in options.device)
+    engine = f"-{options.device_engine}" if options.device_engine else ""
+    return Path("tables") / f"{name}{engine}-{options.space}.jsonl"
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Run `edgekd profile`."""
+    from edgekd.cli_progress import drawn_progress
+    from edgekd.files import make_folder
+    from edgekd.profile import ProfileRequest, profile
+    from edgekd.spaces.mnasnet import space_named
+    from latency_tables.schema import DTYPES
+
+    path = options.table or default_table(options)
+    dtypes = DTYPES if options.dtype == _ALL else (options.dtype,)
+    request = ProfileRequest(choice_of(options), space_named(options.space), path, dtypes, options.share)
+    make_folder(path.parent)
+    with drawn_progress() as progress:
+        progress.stage("profile")
+        table = profile(request, progress.step, progress.note)
+    errors = {dtype: fit.heldout_mean_error for dtype, fit in table.calibrations.items()}
+    counts = {"rows": len(table.rows), "networks": len(table.networks)}
+    text = [f"{path}: {counts['rows']} operators, {counts['networks']} whole networks"]
+    text += [
+        f"  {dtype}: networks left out are predicted within {100 * e:.1f} % on average" for dtype, e in errors.items()
+    ]
+    print_result({"table": str(path), **counts, "heldout_mean_error": errors}, text, options.format)
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Run `edgekd bench`."""
+    from edgekd.bench import Bench, Model
+    from edgekd.cli_progress import drawn_progress
+
+    models = [Model(str(path), _read_model(path), "network") for path in dict.fromkeys(options.models)]
+    with drawn_progress() as progress, Bench(choice_of(options).find(), progress.note) as bench:
+        result, text = _nodes(bench, models) if options.nodes else _times(bench, models)
+    print_result(result, text, options.format)
+
+
+def _times(bench: Any, models: list[Any]) -> tuple[Any, list[str]]:
+    import dataclasses
+
+    rows = {m.subject: m for m in bench.measure(models)}
+    text = [
+        f"{name}: {m.quiet_ms:.4g} ms undisturbed, median {m.median_ms:.4g} ms, on the wall {m.wall_median_ms:.4g} ms"
+        + "".join(f", {flag}" for flag in m.flags)
+        for name, m in rows.items()
+    ]
+    times = {name: {"quiet_ms": m.quiet_ms, "median_ms": m.median_ms} for name, m in rows.items()}
+    return {name: {**times[name], **dataclasses.asdict(m)} for name, m in rows.items()}, text
+
+
+_NODE_RUNS = 50  # times come in whole microseconds, which a mean over so many makes finer
+
+
+def _nodes(bench: Any, models: list[Any]) -> tuple[Any, list[str]]:
+    import dataclasses
+
+    result, text = {}, []
+    for model in models:
+        nodes = bench.nodes(model, _NODE_RUNS)
+        result[model.name] = [dataclasses.asdict(node) for node in nodes]
+        text += [model.name, *(f"  {node.mean_ns / 1e3:10.1f} µs  {node.kind:8}  {node.name}" for node in nodes)]
+    return result, text
+
+
+def _ask(question: str) -> bool:
+    print(f"{question} [yes/no] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
+def _read_model(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"model {path} cannot be read: {error.strerror or error}") from error
+    if content[4:8] != b"TFL3":
+        raise UsageError(f"model {path} is no .tflite file: the identifier TFL3 is missing")
+    return content

@@ -1,0 +1,129 @@
+"""Debian root folders and Python wheels for the devices: built once, kept, and built anew when their recipe changes.
+
+A folder's name holds a hash of its recipe, and it gets that name when it is complete, so that an interrupted build is
+never used. Read next: `trees.py`, which puts a device's own files around a root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtual.kinds import Kind
+from virtual.places import REPOSITORY, Places, VirtualDeviceError, run, say
+
+_SUITE = "trixie"  # the first Debian with adbd
+_MIRROR = "http://deb.debian.org/debian"
+PYTHON = "python3.13"  # trixie's
+_PACKAGES = (
+    *("adbd", "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "findutils"),
+    *("grep", "gzip", "hostname", "libstdc++6", "mawk", "mksh", "original-awk", "procps", "python3", "sed", "tar"),
+    *("toybox", "util-linux"),
+)
+_SSH_PACKAGES = ("openssh-server", "openssh-sftp-server")
+# pages and translations that no device reads
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/i18n/*", "/usr/share/info/*")
+
+_WHEELS = ("ai-edge-litert", "numpy")
+_MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+_COMPILE = (
+    "import compileall, py_compile; "
+    "compileall.compile_dir('/mnt', quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)"
+)
+_PLATFORMS = ("manylinux2014", "manylinux_2_27", "manylinux_2_28")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A Debian root folder, and the folder of wheels for its Python."""
+
+    folder: Path
+    wheels: Path
+
+
+def ready_roots(places: Places, kinds: Iterable[Kind]) -> dict[str, Root]:
+    """Build what these devices stand on, as far as it is not there. Raises VirtualDeviceError."""
+    archs = {kind.arch for kind in kinds} - {"host"}
+    if not archs:
+        return {}
+    for left in (places.state / "roots").glob(".making-*"):
+        shutil.rmtree(left)
+    native = _root_folder(places, "amd64", None)
+    folders = {arch: _root_folder(places, arch, native) for arch in sorted(archs)}
+    return {arch: Root(folder, _wheel_folder(places, arch, native)) for arch, folder in folders.items()}
+
+
+def remove_others(places: Places, keep: Iterable[Root]) -> None:
+    """Remove what an older recipe built."""
+    kept = {path for root in keep for path in (root.folder, root.wheels)}
+    archs = {path.name.partition("-")[0] for path in kept}
+    for path in (places.state / "roots").glob("*-*"):
+        if path not in kept and path.name.partition("-")[0] in archs | {f"wheels_{arch}" for arch in archs}:
+            shutil.rmtree(path)
+
+
+def _root_folder(places: Places, arch: str, native: Path | None) -> Path:
+    left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    packages = [*_PACKAGES, *(_SSH_PACKAGES if arch == "arm64" else ())]
+    include = [f"--include={','.join(packages)}", *left_out, _SUITE]
+    recipe = ["mmdebstrap", "--quiet", "--variant=extract", f"--arch={arch}", *include]
+
+    def build(folder: Path) -> None:
+        say(f"building a Debian {_SUITE} root for {arch}")
+        run(["setpriv", "--pdeathsig", "KILL", *recipe, folder, _MIRROR], f"building the {arch} root")
+        (folder / "usr" / "local").mkdir(exist_ok=True)  # Debian's own is made by a script that did not run
+        (folder / "usr" / "bin" / "awk").symlink_to("mawk")
+        _compile(folder / "usr" / "lib" / PYTHON, native or folder)
+
+    return _built(places, arch, [*recipe, _COMPILE], build)
+
+
+def _wheel_folder(places: Places, arch: str, native: Path) -> Path:
+    platforms = [f"--platform={platform}_{_MACHINES[arch]}" for platform in _PLATFORMS]
+    constraints = REPOSITORY / "constraints.txt"
+    options = ["--python-version=313", "--implementation=cp", "--only-binary=:all:", "--no-compile", "--quiet"]
+    recipe = [*options, *platforms, *_WHEELS]
+
+    def build(folder: Path) -> None:
+        say(f"fetching {' and '.join(_WHEELS)} for Python 3.13 on {arch}")
+        install = [*_pip(), "install", "--disable-pip-version-check", "--constraint", constraints, "--target", folder]
+        run([*install, *recipe], f"fetching the {arch} wheels")
+        _compile(folder, native)
+
+    return _built(places, f"wheels_{arch}", [*recipe, _COMPILE, constraints.read_text(encoding="utf-8")], build)
+
+
+def _built(places: Places, name: str, recipe: list[str], build: Callable[[Path], None]) -> Path:
+    stamp = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    folder = places.state / "roots" / f"{name}-{stamp}"
+    if not folder.exists():
+        making = folder.with_name(f".making-{name}")
+        making.mkdir(parents=True)
+        build(making)
+        making.chmod(0o755)
+        making.rename(folder)
+    return folder
+
+
+def _pip() -> list[str | Path]:
+    for python in (Path(sys.executable), REPOSITORY / ".venv" / "bin" / "python"):
+        pip: list[str | Path] = [python, "-m", "pip"]
+        if python.exists() and subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode == 0:
+            return pip
+    raise VirtualDeviceError(f"{sys.executable} has no pip to fetch the devices' wheels with; install python3-pip")
+
+
+def _compile(folder: Path, native: Path) -> None:
+    """Compile Python files with a native Python of the devices' version: under emulation that costs half a minute.
+
+    The compiled files are taken without a look at the source's time, which a copy of the folder would change.
+    """
+    inside = 'mount --bind "$1" "$2/mnt" && exec chroot "$2" /usr/bin/python3 -c "$3"'
+    (native / "mnt").mkdir(exist_ok=True)
+    run(["unshare", "--mount", "sh", "-c", inside, "sh", folder, native, _COMPILE], "compiling Python files")

@@ -2,7 +2,8 @@
 
 Android 11 and later offer a fixed-performance mode. A small shell script on the phone switches it on and waits for the
 end of its input, which comes with the end of the session, of this process, or of the link; then it switches the mode
-off again. A phone that loses its power in between finds a marker in its work folder, at which the next session mends it.
+off again. Where it could not, as on a phone that lost its power, the next session finds a marker in the work folder and
+switches the mode off.
 Nothing is changed on other devices: governors and the like need rights that a measurement should not ask for.
 """
 
@@ -21,7 +22,7 @@ _SWITCH_S = 30.0
 _KEEP = """
 trap '' HUP INT TERM
 cd "$1" || exit 1
-: >fixed-performance || exit 1
+echo $$ >fixed-performance || exit 1  # a later session leaves the mode to us while this process lives
 if ! cmd power set-fixed-performance-mode-enabled true </dev/null >/dev/null 2>&1; then
     rm -f fixed-performance
     exit 1

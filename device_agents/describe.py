@@ -38,12 +38,15 @@ _PATTERNS = (
     "/proc/sys/kernel/osrelease",
     "/sys/firmware/devicetree/base/model",  # what /proc/device-tree links to, where there is one
     "/sys/firmware/devicetree/base/serial-number",
+    "/sys/firmware/devicetree/base/compatible",
     "/etc/os-release",
     "/sys/devices/system/cpu/online",
     "/sys/devices/system/cpu/cpu[0-9]*/cpu_capacity",
     "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq",
     "/sys/class/dmi/id/product_name",
 )
+# Source: the makers' prefixes in the kernel's Documentation/devicetree/bindings/vendor-prefixes.yaml
+_CHIP = re.compile(r"(?:allwinner|amlogic|brcm|fsl|mediatek|nvidia|qcom|rockchip|samsung|ti),([a-z0-9-]{2,40})\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,9 @@ def _cpu_model(facts: Facts) -> str:
     named = value_of(cpuinfo, "model name") or value_of(cpuinfo, "Hardware")
     if named:
         return named
+    # the last word of "maker,board\0maker,chip\0", which comes without its NULs
+    if chip := _CHIP.search(facts.get("/sys/firmware/devicetree/base/compatible", "")):
+        return chip[1]
     # Arm's /proc/cpuinfo has numbers for a name; they still tell one core from another.
     parts = {value_of(block, "CPU part") for block in cpuinfo.split("\n\n")}
     return "Arm part " + "+".join(sorted(part for part in parts if part)) if any(parts) else "unknown"

@@ -22,7 +22,7 @@ _GREP = """
 a=; if echo x | grep -aq x 2>/dev/null; then a=-a; fi
 exec grep $a -sH "" /dev/null $*"""
 _HEADING = "@edgekd "  # no honest line begins so; another could only spoil what its own device says
-_READ_TIMEOUT_S = 30.0
+_READ_TIMEOUT_S = 60.0  # a second at most, but for emulated devices on a busy machine
 _MAX_BYTES = 4 << 20  # a 1,024-CPU /proc/cpuinfo stays below 2 MB
 
 Facts = Mapping[str, str]

@@ -28,7 +28,7 @@ from device_agents.errors import (
 from device_agents.parallel import in_parallel
 from device_agents.transport import Transport
 
-SURVEY_LIMIT_S = 60.0  # for all devices together: two commands each, the slowest an emulated board
+SURVEY_LIMIT_S = 90.0  # for all devices together: two commands each, the slowest an emulated board
 
 
 _ADB_ADVICE = {

@@ -11,12 +11,12 @@
 
 Version 1 had no outputs, nodes and engines, and listed stored files. What the device says is distrusted: each line has
 exactly its fields, each number its type and range, each job its turn. It starts nothing and reads no file.
-Read next: `session.py` for who says what when, `runner/edgekd_runner.py` for the other end.
+Read next: `questions.py` for outputs and nodes, `session.py` for who says what when, `runner/edgekd_runner.py` for the
+other end.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -36,11 +36,8 @@ CLOCKS = ("thread_cpu", "wall")
 # What can be said against a row: others took the CPU, an output held denormal numbers (slow on some CPUs), the clock
 # was held down by heat or power.
 FLAGS = ("contended", "denormal", "throttled")
-NODE_KINDS = ("xnnpack", "builtin", "other")
-MAX_NODES = 5_000  # of a network; as lines they stay below half of the longest one
-MAX_OUTPUTS = 256
 HOST_SILENT_EXIT = 75  # EX_TEMPFAIL of sysexits.h: the server ended because it no longer heard from the host
-_NO_REASON = "no reason given"
+NO_REASON = "no reason given"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -172,24 +169,6 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A model's input as the model names it, for an engine that must be told."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node of a network and its mean time inside that network, over `runs` runs."""
-
-    name: str
-    kind: str
-    mean_ns: int
-    runs: int
-
-
-@dataclass(frozen=True, slots=True)
 class Failed:
     """The request about one job could not be done, for this reason."""
 
@@ -213,9 +192,9 @@ def plan_lines(settings: MeasureSettings, sentinel: Job, jobs: Sequence[Job]) ->
     """Write the plan for a runner: its header with the sentinel (any job), then a line a job."""
     shared = {key: value for key, value in asdict(settings).items() if key != "sentinel_job_id"}
     header = {"protocol": PROTOCOL_VERSION, "settings": shared, "sentinel": _job_fields(sentinel), "jobs": len(jobs)}
-    yield _line(type="plan", **header)
+    yield line_of(type="plan", **header)
     for job in jobs:
-        yield _line(type="job", **_job_fields(job))
+        yield line_of(type="job", **_job_fields(job))
 
 
 def _job_fields(job: Job) -> dict[str, str]:
@@ -224,26 +203,14 @@ def _job_fields(job: Job) -> dict[str, str]:
 
 def alive_line() -> bytes:
     """Write that the host is still there; it has no answer."""
-    return _line(type="alive")
-
-
-def outputs_line(job: Job, inputs_sha256: str, threads: int, layers: Sequence[Layer]) -> bytes:
-    """Write the request to run a model once on the inputs of a blob that lies beside the models."""
-    named = [{"name": layer.name, "shape": list(layer.shape)} for layer in layers]
-    fields = {"job": job.job_id, "sha256": job.model_sha256, "inputs": inputs_sha256, "threads": threads}
-    return _line(type="outputs", **fields, layers=named)
-
-
-def nodes_line(job: Job, runs: int, threads: int) -> bytes:
-    """Write the request for the times of each node of a network."""
-    return _line(type="nodes", job=job.job_id, sha256=job.model_sha256, runs=runs, threads=threads)
+    return line_of(type="alive")
 
 
 def parse_greeting(line: bytes) -> Hello | Refusal:
     """Read the first line of a runner. Raises ProtocolError."""
     fields = Fields.of(line, "a greeting")
     if fields.type in ("busy", "fatal"):
-        return _refusal(fields)
+        return refusal_of(fields)
     fields.expect("type", "protocol", "engine", "runtime", "version", "clock", "cpus", "pid")
     if fields.type != "hello" or fields.integer("protocol", 0, 1 << 31) != PROTOCOL_VERSION:
         raise ProtocolError(f"the runner speaks another protocol than {PROTOCOL_VERSION}: {excerpt(line)}")
@@ -257,63 +224,16 @@ def parse_greeting(line: bytes) -> Hello | Refusal:
     )
 
 
-def _refusal(fields: Fields) -> Refusal:
+def refusal_of(fields: Fields) -> Refusal:
+    """Read the rest of a line that says why nothing is served. Raises ProtocolError."""
     fields.expect("type", "reason")
     return Refusal(fields.type == "busy", fields.text("reason"))
 
 
-def parse_outputs(line: bytes, job_id: str) -> tuple[bytes, ...] | Start | Failed | End | Refusal:
-    """Read one line of the answer to `outputs`: the raw bytes of each output. Raises ProtocolError."""
-    fields = _of_job(line, job_id, "outputs")
-    if isinstance(fields, Fields):
-        fields.expect("type", "job", "outputs")
-        return tuple(_bytes_of(text, line) for text in fields.texts("outputs", MAX_OUTPUTS))
-    return fields
-
-
-def parse_nodes(line: bytes, job_id: str) -> tuple[Node, ...] | Start | Failed | End | Refusal:
-    """Read one line of the answer to `nodes`. Raises ProtocolError."""
-    fields = _of_job(line, job_id, "nodes")
-    if isinstance(fields, Fields):
-        fields.expect("type", "job", "nodes")
-        return tuple(map(_node, fields.objects("nodes", MAX_NODES)))
-    return fields
-
-
-def _of_job(line: bytes, job_id: str, wanted: str) -> Fields | Start | Failed | End | Refusal:
-    """Read what may be said in the answer about one job, and give the answer itself as fields to read on."""
-    fields = Fields.of(line, f"{wanted} of job {job_id!r}")
-    if fields.type == "end":
-        fields.expect("type")
-        return End()
-    if fields.type == "fatal":
-        return _refusal(fields)
-    if fields.raw("job") != job_id or fields.type not in ("start", "failed", wanted):
-        raise ProtocolError(f"expected {fields.what}, got {excerpt(line)}")
-    if fields.type == "start":
-        return _start(fields, job_id)
-    if fields.type == "failed":
-        fields.expect("type", "job", "error")
-        return Failed(fields.text("error") or _NO_REASON)
-    return fields
-
-
-def _start(fields: Fields, job_id: str) -> Start:
+def start_of(fields: Fields, job_id: str) -> Start:
+    """Read the rest of a line that announces a risky step. Raises ProtocolError."""
     fields.expect("type", "job", "phase")
     return Start(job_id, fields.choice("phase", ("load", "measure", "sentinel")))
-
-
-def _node(fields: Fields) -> Node:
-    fields.expect("name", "kind", "mean_ns", "runs")
-    kind, mean_ns = fields.choice("kind", NODE_KINDS), fields.integer("mean_ns", 0, MAX_NS)
-    return Node(fields.text("name"), kind, mean_ns, fields.integer("runs", 1, 10**9))
-
-
-def _bytes_of(text: str, line: bytes) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:  # of binascii, and of a text that is not ASCII
-        raise ProtocolError(f"an output is no base64: {excerpt(line)}") from error
 
 
 @dataclass(slots=True)
@@ -330,12 +250,12 @@ class RowReader:
         if fields.type == "end":
             return self._end(fields)
         if fields.type == "fatal":
-            return _refusal(fields)
+            return refusal_of(fields)
         job_id = fields.raw("job")
         if not isinstance(job_id, str) or job_id not in self.known:
             raise ProtocolError(f"the runner speaks of a job it was not given: {excerpt(line)}")
         if fields.type == "start":
-            return _start(fields, job_id)
+            return start_of(fields, job_id)
         if job_id not in self.waiting:
             raise ProtocolError(f"a second row for job {job_id!r}")
         result = self._failed(fields, job_id) if fields.type == "failed" else self._row(fields, job_id)
@@ -350,7 +270,7 @@ class RowReader:
 
     def _failed(self, fields: Fields, job_id: str) -> JobResult:
         fields.expect("type", "job", "error")
-        return JobResult(job_id, "failed", error=fields.text("error") or _NO_REASON)
+        return JobResult(job_id, "failed", error=fields.text("error") or NO_REASON)
 
     def _row(self, fields: Fields, job_id: str) -> JobResult:
         if fields.type != "row":
@@ -381,5 +301,6 @@ class RowReader:
 _ROW_FIELDS = tuple(JobResult.__dataclass_fields__.keys() - {"job_id", "status", "error"})
 
 
-def _line(**fields: object) -> bytes:
+def line_of(**fields: object) -> bytes:
+    """Write one message."""
     return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode()

@@ -22,26 +22,31 @@ RUNTIMES = {  # module → packages that bring it; the first found measures
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64"),
 }
 _PROBE_TIMEOUT_S = 60.0  # six interpreters on an old board with a slow card
-# The answer's exit code tells the loop below whether to go on. A pointer's width tells a 32-bit Python on a 64-bit
-# kernel. Python 3.8 and older cannot run the runner.
+# The exit code tells the loop below whether to go on. Python 3.8 and older cannot run the runner. Only what most
+# programs load is imported: on an old or emulated board, importlib.metadata alone takes seconds.
 _PROBE = """
-import json, platform, struct, sys
+import json, os, sys
 if sys.argv[1]:
     sys.path.insert(0, sys.argv[1])
 found = {}
 if sys.version_info >= (3, 9):
-    import importlib.util, importlib.metadata
+    import importlib.util
     for name, packages in json.loads(sys.argv[2]).items():
-        if importlib.util.find_spec(name):
-            found[name] = "unknown"
-            for package in packages:
-                try:
-                    found[name] = importlib.metadata.version(package)
-                    break
-                except importlib.metadata.PackageNotFoundError:
-                    pass
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            continue
+        found[name] = "unknown"
+        folder = os.path.dirname(os.path.dirname(spec.origin or "")) or "."
+        for entry in sorted(os.listdir(folder)):
+            package, _, version = entry.rpartition(".dist-info")[0].partition("-")
+            if package.replace("_", "-").lower() in packages:
+                found[name] = version
+try:
+    libc = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
+except (AttributeError, ValueError, OSError):
+    libc = []
 print(json.dumps({"executable": sys.executable, "version": list(sys.version_info[:3]), "runtimes": found,
-    "bits": struct.calcsize("P") * 8, "libc": list(platform.libc_ver())}))
+    "bits": 64 if sys.maxsize > 2**32 else 32, "libc": libc if len(libc) == 2 else ["", ""]}))
 sys.exit(0 if found else 1)
 """
 _SEARCH = """

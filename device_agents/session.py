@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from device_agents import protocol
+from device_agents import protocol, questions
 from device_agents.batch import Batch
 from device_agents.device import Device
 from device_agents.engines import engine_named
@@ -39,7 +39,8 @@ from device_agents.errors import (
     TransportError,
     TransportTimeout,
 )
-from device_agents.protocol import End, Failed, Hello, Job, JobResult, Layer, MeasureSettings, Node, Refusal
+from device_agents.protocol import End, Failed, Hello, Job, JobResult, MeasureSettings, Refusal
+from device_agents.questions import Layer, Node
 from device_agents.server import RunnerDied, Server
 from device_agents.transport import Transport
 from device_agents.work_folder import WorkFolder, model_path, program_path
@@ -153,14 +154,14 @@ class Session:
         the model cannot be run there, and what `measure` raises.
         """
         files = {model_path(job.model_sha256): model, model_path(inputs[0], "bin"): inputs[1]}
-        line = protocol.outputs_line(job, inputs[0], self._device.threads, layers)
-        return self._ask_once(files, line, lambda answer: protocol.parse_outputs(answer, job.job_id))
+        line = questions.outputs_line(job, inputs[0], self._device.threads, layers)
+        return self._ask_once(files, line, lambda answer: questions.parse_outputs(answer, job.job_id))
 
     def nodes(self, job: Job, model: Path, runs: int) -> tuple[Node, ...]:
         """Measure each node of a network inside that network. Raises as `outputs` does."""
-        line = protocol.nodes_line(job, runs, self._device.threads)
+        line = questions.nodes_line(job, runs, self._device.threads)
         files = {model_path(job.model_sha256): model}
-        return self._ask_once(files, line, lambda answer: protocol.parse_nodes(answer, job.job_id))
+        return self._ask_once(files, line, lambda answer: questions.parse_nodes(answer, job.job_id))
 
     def _alone(self, results: Iterator[JobResult]) -> Iterator[JobResult]:
         if self._measuring:

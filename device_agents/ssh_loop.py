@@ -54,7 +54,8 @@ class LoopThread:
         try:
             with contextlib.suppress(TimeoutError):  # what does not end by then ends with the program
                 asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(_END_S)
-            _await_children()
+                _await_children()
+                asyncio.run_coroutine_threadsafe(_settle(), loop).result(_END_S)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(_END_S)
@@ -75,6 +76,11 @@ async def _cancel_all() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=_END_S / 2)
+
+
+async def _settle() -> None:
+    for _ in range(3):  # a child's end is passed on twice in the loop
+        await asyncio.sleep(0)
 
 
 def _await_children() -> None:

@@ -20,7 +20,8 @@ from device_agents.care import steadied
 from device_agents.connect import ConnectOptions
 from device_agents.device import Device
 from device_agents.inventory import find_device, find_devices, open_transport
-from device_agents.protocol import Job, JobResult, Layer, MeasureSettings, Node
+from device_agents.protocol import Job, JobResult, MeasureSettings
+from device_agents.questions import Layer, Node
 from device_agents.readiness import differences, read_conditions, throttled, wait_until_cool, warnings_of
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from device_agents.device import Device
-from device_agents.protocol import Job, Layer
+from device_agents.protocol import Job
+from device_agents.questions import Layer
 from device_agents.readiness import Check
 from device_agents.session import Session
 from device_agents.transport import Transport

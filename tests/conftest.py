@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["virtual"]  # the fixture virtual_devices
+
 # before torch is loaded: threads that spin while they wait starve each other on a busy machine, as in edgekd's own cli
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 

@@ -148,31 +148,33 @@ class Devices:
 
 
 def overhead_part(found: Devices, batch: Batch) -> Result:
-    """Time a batch over each link; what is neither loading nor running models there, host and link add to each row.
+    """Time a batch over each link and without one; the difference a row is what host and link add.
 
     A batch's time is from the call of `measure` to its last row: pushing, plan, measuring, every line back. From it is
-    taken what the rows themselves tell of loading, warming up and running. Both are of the same batch, so that a
-    machine which others slow down does so to both; and of several batches the least counts. What is left holds the
-    runner's own reading of files and filling of inputs, too: the same batch without a link, beside it, tells how much.
+    taken what its rows tell of loading, warming up and running models, so that how fast those ran does not matter. What
+    is left without a link (the files copied, read and hashed, the inputs filled) is the runner's own and not counted.
+    The least of several batches counts: what another one took longer, others did on the machine meanwhile.
     """
     everything = {"local": found.host, **found.remote}
     times: dict[str, list[BatchTimes]] = {way: [] for way in everything}
     for _ in range(BATCHES):
         for way, device in everything.items():
             times[way].append(_batch_times(device, batch))
-    best = {way: min(found, key=lambda one: one.overhead_s) for way, found in times.items()}
+    best = {way: min(taken, key=lambda one: one.overhead_s) for way, taken in times.items()}
     per_row = {way: 1000 * one.overhead_s / len(batch.jobs) for way, one in best.items()}
     size_mb = batch.size_bytes / 1e6
     print(f"{len(batch.jobs)} rows of small models, {size_mb:.1f} MB pushed; the least of {BATCHES} batches each")
     for way, device in everything.items():
-        one, bar = best[way], f" (bar: at most {MAX_OVERHEAD_MS:g} ms)" if way in DEVICES else ""
-        print(f"  {device.name:12} {per_row[way]:5.2f} ms a row beside the models{bar}")
+        one = best[way]
+        print(f"  {device.name:12} {per_row[way]:5.2f} ms a row beside the models")
         parts = f"{one.models_s:.2f} s were models, {one.push_s:.2f} s pushing"
         print(f"  {'':12} of {one.wall_s:.2f} s in all {parts}; this process used {one.cpu_s:.2f} s of CPU")
+    overhead = {way: per_row[way] - per_row["local"] for way in DEVICES}
+    for way, name in DEVICES.items():
+        print(f"  {name} adds {overhead[way]:.2f} ms a row (bar: at most {MAX_OVERHEAD_MS:g} ms)")
     print(flush=True)
-    batches = {way: [asdict(one) for one in found] for way, found in times.items()}
-    overhead = {way: per_row[way] for way in DEVICES}
-    return {"batches": batches, "local_ms_per_row": per_row["local"], "host_overhead_ms_per_row": overhead}
+    batches = {way: [asdict(one) for one in taken] for way, taken in times.items()}
+    return {"batches": batches, "host_overhead_ms_per_row": overhead}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ _T = TypeVar("_T")
 DEFAULT_PORT = 5037
 _ANSWER_S = 5.0  # for what the server knows itself
 _CONNECT_S = 30.0  # it tries a device on the network for 10 s before it gives up
+_ATTEMPTS = 3
+_CONNECTING = threading.Lock()  # two of our own connectors must not take each other's connections down
+_POLL_S = 0.02
 _MAX_REQUEST_BYTES = 0xFFFF
 _ENTRY = re.compile(r"(?P<serial>[^\s(]\S*)\s+(?P<state>no permissions|[a-z]+)\b(?P<rest>.*)")
 _SOCKET = re.compile(r"tcp:(?:(?P<host>[^:\s]+|\[[0-9A-Fa-f:.%]+\]):)?(?P<port>\d{1,5})")
@@ -249,15 +253,24 @@ class ServerConnector:
         return call()
 
     def _connect(self) -> None:
+        """Let the server connect; its own attempts to reconnect may cross ours, so that one attempt can be in vain."""
+        with _CONNECTING:
+            for _ in range(_ATTEMPTS):
+                if self._state() == "device":  # by somebody else's doing meanwhile, whose streams must not be broken
+                    return
+                self._connect_once()
+                if self._await_handshake():
+                    return
+
+    def _connect_once(self) -> None:
         answer = self._command("connect")
-        if answer.startswith("already connected"):  # to one that went away and may be back: it would stay offline
+        if answer.startswith("already connected") and self._state() == "offline":  # and it would stay so
             self._command("disconnect")
             answer = self._command("connect")
         if "authenticate" in answer:
             raise self._meaning("unauthorized")
         if not answer.startswith(("connected", "already connected")):
             raise DeviceOffline(f"{self.name}: the adb server says: {clean_text(answer)}")
-        self._await_handshake()
 
     def _command(self, verb: str) -> str:
         try:
@@ -265,13 +278,17 @@ class ServerConnector:
         except _Refused as error:
             return str(error)
 
-    def _await_handshake(self) -> None:
-        """Wait until the device is ready; what it is instead, when it is not, the next request says."""
-        call = _Call(self._server, _ANSWER_S)
-        try:
-            call.ask(f"host-serial:{self._serial}:wait-for-any-device")
-            call.expect_okay()
-        except (_Refused, TransportTimeout):
-            pass
-        finally:
-            call.close()
+    def _state(self) -> str:
+        """Return what the server knows of the device, "" for nothing."""
+        known = {entry.serial: entry.state for entry in list_adb_devices(self._server)}
+        return known.get(self._serial, "")
+
+    def _await_handshake(self) -> bool:
+        """Wait until the device is ready or says why not; False when the server has dropped it again."""
+        until = time.monotonic() + _ANSWER_S
+        while time.monotonic() < until:
+            state = self._state()
+            if state not in {"connecting", "authorizing", "offline"}:
+                return state != ""
+            time.sleep(_POLL_S)
+        return False

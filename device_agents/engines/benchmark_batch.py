@@ -54,6 +54,7 @@ class BenchmarkBatch:
         self._order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
         self._sentinels: list[PlannedJob] = []
         self._sentinel_ns: list[int] = []
+        self._first: Conditions | None = None
 
     def run(self, sentinel: PlannedJob, jobs: Sequence[PlannedJob]) -> Talk[None]:
         """Answer every job with one row or a reason."""
@@ -66,6 +67,7 @@ class BenchmarkBatch:
         self._sentinel_ns = []
         right = yield from self._script.check(list(dict.fromkeys(job.sha256 for job in jobs)))
         before = yield from self._script.conditions()
+        self._first = self._first or before
         alive = []
         for job in jobs:
             if job.sha256 in right:
@@ -76,8 +78,9 @@ class BenchmarkBatch:
             alive = yield from self._round(alive)
         yield from self._read_sentinel()
         after = yield from self._script.conditions()
+        flags = ["throttled"] if self._first.throttled(before, after, self._cpus) else []
         for visits in alive:
-            yield self._row(visits, before, after)
+            yield self._row(visits, after.temperatures_c, flags)
 
     def _round(self, alive: list[Visits]) -> Talk[list[Visits]]:
         """Visit each job once; returns those that can go on."""
@@ -132,7 +135,7 @@ class BenchmarkBatch:
             *(f"{settings['warmup_min_ms'] / 1e3:.6f}", "0"),
         ]
 
-    def _row(self, visits: Visits, before: Conditions, after: Conditions) -> bytes:
+    def _row(self, visits: Visits, temperatures_c: Sequence[float], flags: Sequence[str]) -> bytes:
         first = visits.timings[0]
         samples = [_sample_ns(timing) for timing in visits.timings]
         return encode(
@@ -147,9 +150,9 @@ class BenchmarkBatch:
             init_ns=max(1, round(first.init_us * 1e3)),
             peak_rss_bytes=max(1, *(timing.footprint_bytes for timing in visits.timings)),
             started_at=visits.started_at,
-            temperatures_c=after.temperatures_c,
+            temperatures_c=temperatures_c,
             sentinel_ns=min(self._sentinel_ns, default=0),
-            flags=["throttled"] if before.throttled_until(after, self._cpus) else [],
+            flags=flags,
         )
 
 

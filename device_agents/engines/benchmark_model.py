@@ -25,7 +25,8 @@ from device_agents.engines.benchmark_batch import BenchmarkBatch, PlannedJob, en
 from device_agents.engines.benchmark_script import Busy, Greeting, Refused, Script, ScriptEnded, Talk
 from device_agents.engines.engine import Start
 from device_agents.errors import DeviceNotReady, ProtocolError, TransportTimeout
-from device_agents.protocol import MAX_NODES, PROTOCOL_VERSION, MeasureSettings
+from device_agents.protocol import PROTOCOL_VERSION, MeasureSettings
+from device_agents.questions import MAX_NODES
 from device_agents.strict_json import clean_text, excerpt
 from device_agents.transport import RemoteProcess
 

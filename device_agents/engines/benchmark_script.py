@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -96,17 +96,25 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Temperatures of the zones that answer, whether a clock is held down now, and how often one was since boot."""
+    """What the device says of its clocks at one moment.
+
+    temperatures_c are of the zones that answer, caps_khz what each CPU is allowed at most; held is a Raspberry Pi's own
+    word that it is throttled now, events how often a clock was since boot.
+    """
 
     temperatures_c: tuple[float, ...]
-    held_cpus: frozenset[int]
+    caps_khz: Mapping[int, int]
     held: bool
     events: int
 
-    def throttled_until(self, after: Conditions, cpus: frozenset[int]) -> bool:
-        """Tell whether a clock of these CPUs was held down between this reading and a later one."""
-        held = (self.held_cpus | after.held_cpus) & cpus
-        return bool(held) or self.held or after.held or after.events > self.events
+    def throttled(self, before: Conditions, after: Conditions, cpus: frozenset[int]) -> bool:
+        """Tell whether a clock of these CPUs was held down between two readings, this being the plan's first one.
+
+        A cap is a sign only where it is below the first one: many devices are always capped.
+        """
+        caps = ((now.caps_khz.get(cpu), self.caps_khz.get(cpu)) for now in (before, after) for cpu in cpus)
+        lowered = any(now is not None and first is not None and now < first for now, first in caps)
+        return lowered or before.held or after.held or after.events > before.events
 
 
 class Script:
@@ -174,7 +182,7 @@ class Script:
         """Read temperatures and what holds clocks down. Values that are no numbers are left out."""
         self.ask("state")
         temperatures: list[float] = []
-        cpus: set[int] = set()
+        caps_khz: dict[int, int] = {}
         held, events = False, 0
         while (answer := (yield from self._answer())) != ("z", ""):
             word, rest = answer
@@ -185,8 +193,8 @@ class Script:
             elif word == "c":
                 events += max(0, _integer(rest) or 0)
             elif word == "f":
-                cpus |= _held_cpu(rest)
-        return Conditions(tuple(temperatures[:256]), frozenset(cpus), held, events)
+                caps_khz |= _cap_khz(rest)
+        return Conditions(tuple(temperatures[:256]), caps_khz, held, events)
 
     def run(self, words: Sequence[str], limit_s: float) -> Talk[Outcome]:
         """Run the binary and end it when the limit has passed. Raises TransportTimeout when it does not end then."""
@@ -242,12 +250,9 @@ def _pi_is_held(text: str) -> bool:
     return bool(re.fullmatch(r"(0x)?[0-9a-fA-F]{1,8}", text)) and bool(int(text, 16) & 0b1111)
 
 
-def _held_cpu(text: str) -> set[int]:
-    cpu, *frequencies = (_integer(word) for word in text.split(" ", 2))
-    if cpu is None or len(frequencies) != 2:
-        return set()
-    allowed, full = (value or 0 for value in frequencies)
-    return {cpu} if 0 < allowed < full else set()
+def _cap_khz(text: str) -> dict[int, int]:
+    cpu, khz = ([_integer(word) for word in text.split(" ", 1)] + [None])[:2]
+    return {} if cpu is None or khz is None else {cpu: khz}
 
 
 def _cpu_list(text: str) -> set[int]:

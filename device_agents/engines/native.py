@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from device_agents.build_agent import build_agent
+from device_agents.build_agent import build_agent, is_for_android
 from device_agents.device import Device
 from device_agents.engines.engine import Start
 from device_agents.errors import DeviceNotReady
@@ -32,10 +32,8 @@ class NativeEngine:
                 f"{device.name}: the native engine needs {_LIBRARY} for {device.abi}; give it with: "
                 f"edgekd devices setup {device.name} --litert-library PATH"
             )
-        return {
-            _AGENT: build_agent(device.abi, android=device.system == "android"),
-            _LIBRARY: Path(device.litert_library),
-        }
+        library = Path(device.litert_library)
+        return {_AGENT: build_agent(device.abi, android=is_for_android(library)), _LIBRARY: library}
 
     def settings(self, settings: MeasureSettings) -> MeasureSettings:
         """Keep the settings: this engine can do what they say."""
@@ -43,4 +41,11 @@ class NativeEngine:
 
     def start(self, start: Start) -> RemoteProcess:
         """Start the program with the library beside it."""
-        return start.transport.stream([start.files[_AGENT], *start.serve, start.files[_LIBRARY]])
+        version = _version_of(Path(start.device.litert_library))
+        return start.transport.stream([start.files[_AGENT], *start.serve, start.files[_LIBRARY], *version])
+
+
+def _version_of(library: Path) -> list[str]:
+    """Find the version of a library that lies in an unpacked wheel; the library itself tells it only roughly."""
+    found = sorted(library.parent.parent.glob("ai_edge_litert-*.dist-info"))
+    return [path.name.removeprefix("ai_edge_litert-").removesuffix(".dist-info") for path in found[-1:]]

@@ -205,10 +205,8 @@ state() {
         ! first_line "$file" || printf 'c %s\n' "$line"
     done
     for folder in $cpus/cpu[0-9]*/cpufreq; do
-        first_line "$folder/cpuinfo_max_freq" || continue
-        full=$line
         cpu=${folder#"$cpus"/cpu}
-        ! first_line "$folder/scaling_max_freq" || printf 'f %s %s %s\n' "${cpu%/cpufreq}" "$line" "$full"
+        ! first_line "$folder/scaling_max_freq" || printf 'f %s %s\n' "${cpu%/cpufreq}" "$line"
     done
     set -f
     echo z

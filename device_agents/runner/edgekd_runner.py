@@ -301,6 +301,7 @@ class Batch:
         self.order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
         self.sentinel: Candidate | None = None
         self.pin()
+        self.usual_khz = top_khz()
 
     def pin(self) -> None:
         """Keep to the CPUs of the plan's mask, or go back to all that are allowed."""
@@ -392,7 +393,7 @@ class Batch:
         """Visit every job of a block in each round, read the sentinel before each and at the end, and send the rows."""
         if not block.candidates:
             return
-        began = throttle_signs()
+        began = throttle_signs(self.usual_khz)
         for _ in range(self.settings["rounds"]):
             self.read_sentinel(block)
             visits = list(block.candidates)
@@ -400,7 +401,7 @@ class Batch:
             for candidate in visits:
                 self.visit(candidate, block)
         self.read_sentinel(block)
-        block.throttled = is_throttled(began, throttle_signs())
+        block.throttled = is_throttled(began, throttle_signs(self.usual_khz))
         temperatures_c = read_temperatures_c()
         for candidate in block.candidates:
             self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
@@ -560,23 +561,30 @@ def read_temperatures_c() -> list[float]:
     return found[:256]
 
 
-def throttle_signs() -> tuple[bool, int]:
-    """Read whether the clock of our CPUs is held down now, and how often it has been since boot."""
-    cpus = [SYS / f"devices/system/cpu/cpu{number}" for number in os.sched_getaffinity(0)]
-    held = any(below(cpu / "cpufreq/scaling_max_freq", cpu / "cpufreq/cpuinfo_max_freq") for cpu in cpus)
+def throttle_signs(usual_khz: int) -> tuple[bool, int]:
+    """Read whether the clock of our CPUs is held down now, and how often it has been since boot.
+
+    A cap is a sign only where it is below the usual one, that of the plan's start: many devices are always capped.
+    """
     # A Raspberry Pi's own word: bits 0 to 3 tell of now.
-    held = held or bool(read_integer(SYS / "devices/platform/soc/soc:firmware/get_throttled", 16) & 0b1111)
-    return held, sum(read_integer(cpu / "thermal_throttle/core_throttle_count") for cpu in cpus)
+    held = bool(read_integer(SYS / "devices/platform/soc/soc:firmware/get_throttled", 16) & 0b1111)
+    counts = [read_integer(cpu / "thermal_throttle/core_throttle_count") for cpu in our_cpus()]
+    return held or top_khz() < usual_khz, sum(counts)
+
+
+def top_khz() -> int:
+    """Sum up the top frequencies that our CPUs are allowed to have now."""
+    return sum(read_integer(cpu / "cpufreq/scaling_max_freq") for cpu in our_cpus())
+
+
+def our_cpus() -> list[Path]:
+    """List the folders of the CPUs that this process may run on."""
+    return [SYS / f"devices/system/cpu/cpu{number}" for number in os.sched_getaffinity(0)]
 
 
 def is_throttled(before: tuple[bool, int], after: tuple[bool, int]) -> bool:
     """Tell from two readings whether the clock was held down between them."""
     return before[0] or after[0] or after[1] > before[1]
-
-
-def below(path: Path, limit: Path) -> bool:
-    """Tell whether one file's number is below another's; what cannot be read is not."""
-    return 0 < read_integer(path) < read_integer(limit)
 
 
 def read_integer(path: Path, base: int = 10) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -66,8 +67,12 @@ class Adbd:
         tool("cut", self.name)
 
     def mend(self) -> None:
-        """Put the cable back in."""
+        """Put the cable back in, and wait until packets pass."""
         tool("mend", self.name)
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
+                return
+        pytest.fail(f"{self.name} does not answer after its cable was put back in")
 
     def break_connections(self) -> None:
         """Break every connection to it; it can be reached again after."""

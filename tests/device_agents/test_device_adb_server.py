@@ -198,6 +198,7 @@ class Network:
     def __init__(self, stale: bool) -> None:
         self.connected = stale
         self.works = False
+        self.states = iter(["connecting", "authorizing", "device"])
         self.requests: list[str] = []
 
     def __call__(self, line: Line) -> None:
@@ -207,7 +208,8 @@ class Network:
         if verb == "version":
             line.okay("0029")
         elif verb == "devices-l":
-            line.okay("")
+            state = next(self.states) if self.works else "offline"
+            line.okay(f"10.0.0.7:5555 {state} transport_id:2\n" if self.connected else "")
         elif verb == "connect":
             line.okay(f"{'already ' if self.connected else ''}connected to 10.0.0.7:5555")
             self.works = self.works or not self.connected
@@ -215,8 +217,6 @@ class Network:
         elif verb == "disconnect":
             line.okay("disconnected 10.0.0.7:5555")
             self.connected = False
-        elif request.endswith("wait-for-any-device"):
-            line.say(b"OKAYOKAY")
         elif not self.works:
             line.fail("device offline" if self.connected else "device '10.0.0.7:5555' not found")
         else:
@@ -240,6 +240,19 @@ def test_a_device_on_the_network_is_connected_to_when_it_has_to_be(serve: Serve,
     network.requests.clear()
     connector.open("sync:", 20).close()
     assert network.requests == ["host:transport:10.0.0.7:5555", "sync:"]
+
+
+def test_a_device_that_another_has_connected_meanwhile_is_left_alone(serve: Serve) -> None:
+    """Its streams must not be broken by ours."""
+    network = Network(stale=True)
+
+    def script(line: Line) -> None:
+        network(line)
+        network.works = True
+
+    network.states = iter(["device"])
+    ServerConnector("10.0.0.7:5555", serve(script), network=True).open("sync:", 20).close()
+    assert not any("connect:" in request for request in network.requests)
 
 
 def test_a_device_that_the_server_cannot_reach_is_offline(serve: Serve) -> None:

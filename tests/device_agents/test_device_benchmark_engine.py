@@ -28,7 +28,8 @@ from device_agents import protocol
 from device_agents.device import Device
 from device_agents.engines.benchmark_model import BenchmarkModelEngine, BenchmarkProcess
 from device_agents.errors import DeviceBusy, DeviceError, DeviceNotReady, TransportTimeout
-from device_agents.protocol import Job, JobResult, Layer, MeasureSettings
+from device_agents.protocol import Job, JobResult, MeasureSettings
+from device_agents.questions import Layer
 from device_agents.session import Session
 from device_agents.transport import RemoteProcess, Transport
 
@@ -595,10 +596,11 @@ def answer_lines(process: RemoteProcess, settings: MeasureSettings) -> list[dict
         (["p 0x1"], ["p 0"], None, True),
         (["c 5", "c 2"], ["c 5", "c 2"], None, False),
         (["c 5", "c 2"], ["c 5", "c 3"], None, True),
-        (["f 1 2000 2000"], ["f 1 1500 2000"], None, True),
-        (["f 3 1500 2000"], ["f 3 1500 2000"], 0b0010, False),  # a CPU that is not used
-        (["f 1 1500 2000"], [], 0b0010, True),
-        (["f 1 many 2000", "p zz", "c -1", "t warm"], ["q", "t", "p"], None, False),
+        (["f 1 2000"], ["f 1 1500"], None, True),
+        (["f 1 1500"], ["f 1 1500"], None, False),  # always capped
+        (["f 3 2000"], ["f 3 1500"], 0b0010, False),  # a CPU that is not used
+        (["f 1 2000"], [], 0b0010, False),  # nothing is known
+        (["f 1 many", "p zz", "c -1", "t warm"], ["q", "t", "p"], None, False),
     ],
 )
 def test_throttling_is_seen(

@@ -116,6 +116,12 @@ def test_clusters_of_equal_capacity_go_by_frequency() -> None:
     assert found.cpu_mask == 0b10
 
 
+def test_a_boards_chip_is_named_by_its_device_tree() -> None:
+    """Arm's /proc/cpuinfo names none."""
+    compatible = {"/sys/firmware/devicetree/base/compatible": "raspberrypi,4-model-b\0brcm,bcm2711\0"}
+    assert describe(SSH, FakeBoard({**BOARD, **compatible}, SAID)).soc == "bcm2711"
+
+
 def test_a_32_bit_system_on_a_64_bit_kernel_runs_32_bit_programs() -> None:
     """As Raspberry Pi OS did for years."""
     assert describe(SSH, board(bits="32")).abi == "armv7l"
@@ -437,7 +443,7 @@ def test_a_device_of_the_file_is_listed_once(world: World) -> None:
 def test_without_an_adb_server_usb_is_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one, every phone is the server's, and USB would only disturb it."""
     monkeypatch.setattr(usb_list, "list_usb", lambda: (["A1"], True))
-    assert [(seen.serial, str(seen.problem)[:22]) for seen in sightings()] == [
+    assert [(seen.serial, str(seen.problem)[:23]) for seen in sightings()] == [
         ("A1", "None"),
         ("usb", "usb has no permissions:"),
     ]

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -31,17 +32,13 @@ from device_agents.protocol import (
     Job,
     JobResult,
     MeasureSettings,
-    Node,
     Refusal,
     RowReader,
     Start,
-    nodes_line,
-    outputs_line,
     parse_greeting,
-    parse_nodes,
-    parse_outputs,
     plan_lines,
 )
+from device_agents.questions import Node, nodes_line, outputs_line, parse_nodes, parse_outputs
 from device_agents.transport import RemoteProcess
 
 _LIBRARY = Path(ai_edge_litert.__file__).with_name("libLiteRt.so")
@@ -213,7 +210,7 @@ def test_a_library_that_is_too_old_is_refused_by_what_it_exports(launch: Launch,
     """Until 2.1.2 options were structures, and our text in their place would crash it."""
     source, library = tmp_path / "old.c", tmp_path / "libLiteRt.so"
     source.write_text("int LiteRtCreateCpuOptions(void) { return 0; }\n")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    subprocess.run([shutil.which("gcc") or "cc", "-shared", "-fPIC", "-o", library, source], check=True)
     refusal = parse_greeting(launch(library=str(library)).some_line())
     assert isinstance(refusal, Refusal)
     assert "use libLiteRt.so of LiteRT 2.1.3 or later" in refusal.reason

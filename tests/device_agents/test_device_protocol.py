@@ -14,27 +14,29 @@ from hypothesis import strategies as st
 from device_agents.errors import InvalidRequest, ProtocolError
 from device_agents.protocol import (
     FLAGS,
-    MAX_NODES,
-    MAX_OUTPUTS,
     PROTOCOL_VERSION,
     End,
     Failed,
     Hello,
     Job,
     JobResult,
-    Layer,
     MeasureSettings,
-    Node,
     Refusal,
     RowReader,
     Start,
     alive_line,
+    parse_greeting,
+    plan_lines,
+)
+from device_agents.questions import (
+    MAX_NODES,
+    MAX_OUTPUTS,
+    Layer,
+    Node,
     nodes_line,
     outputs_line,
-    parse_greeting,
     parse_nodes,
     parse_outputs,
-    plan_lines,
 )
 
 SHA = "ab" * 32

@@ -27,7 +27,7 @@ from virtual.kinds import KINDS, Kind, kinds_named
 from virtual.network import Link, link_of
 from virtual.packages import ready_host
 from virtual.places import Places, VirtualDeviceError, say
-from virtual.rootfs import Root, ready_roots, remove_others
+from virtual.rootfs import Root, ready_roots, remove_others, remove_unfinished
 from virtual.specs import spec_of
 from virtual.trees import make_file_system
 
@@ -134,6 +134,7 @@ def _down(places: Places, options: argparse.Namespace) -> None:
     for kind in KINDS:
         _remove(link_of(places, kind, subnet))
     network.tidy()
+    remove_unfinished(places)
     for path in (places.state / "devices", places.keys):
         shutil.rmtree(path, ignore_errors=True)
     for path in (places.listing, places.devices_toml, places.known_hosts, places.state / "ssh_config"):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from virtual import network
 from virtual.daemons import is_daemon, spec_path
 from virtual.keys import client_key, write_client_files
 from virtual.kinds import ANDROID_WORK, KINDS, Kind
@@ -30,9 +31,14 @@ def write(places: Places, pairs: list[Pair]) -> None:
 
 
 def entries(places: Places, pairs: list[Pair]) -> dict[str, Any]:
-    """Describe the running devices in JSON's terms; pids are the host's, of everything in the device's namespace."""
+    """Describe the running devices in JSON's terms; pids are the host's, of everything in the device's namespace.
+
+    namespaces and links are patterns that all names of this set match, and no other set's.
+    """
     return {
         "state": str(places.state),
+        "namespaces": network.namespace_of(places, "*"),
+        "links": network.veth_of(places, "*"),
         "devices_toml": str(places.devices_toml),
         "ssh_config": str(places.state / "ssh_config"),
         "devices": [_entry(places, kind, link) for kind, link in pairs],
@@ -87,8 +93,8 @@ def _toml(places: Places, kind: Kind, link: Link) -> str:
 
 def _library(places: Places, kind: Kind) -> str:
     """Find LiteRT's library for a device without Python, as its owner would name it in devices.toml."""
-    found = sorted((places.state / "roots").glob(f"wheels_{kind.arch}-*/ai_edge_litert/libLiteRt.so"))
-    return str(found[0]) if found else ""
+    found = list((places.state / "roots").glob(f"wheels_{kind.arch}-*/ai_edge_litert/libLiteRt.so"))
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
 
 
 def _replace(path: Path, content: str) -> None:

@@ -39,7 +39,17 @@ class Link:
 def link_of(places: Places, kind: Kind, subnet: ipaddress.IPv4Network) -> Link:
     """Name a device's link: four addresses of the set's subnet belong to each device."""
     own = subnet[4 * kind.number]
-    return Link(f"edgekd-{places.tag}-{kind.name}", f"ek{places.tag}v{kind.number}", str(own + 1), str(own + 2))
+    return Link(namespace_of(places, kind.name), veth_of(places, str(kind.number)), str(own + 1), str(own + 2))
+
+
+def namespace_of(places: Places, name: str) -> str:
+    """Name a device's namespace."""
+    return f"edgekd-{places.tag}-{name}"
+
+
+def veth_of(places: Places, number: str) -> str:
+    """Name the host's end of a device's link; the kernel allows 15 characters."""
+    return f"ek{places.tag}v{number}"
 
 
 def free_subnet(places: Places) -> ipaddress.IPv4Network:
@@ -58,7 +68,7 @@ def current_subnet(places: Places) -> ipaddress.IPv4Network | None:
     """Return the subnet that this set's links are on, or None where it has none."""
     links = json.loads(run(["ip", "-json", "-4", "address", "show"], "reading the addresses"))
     for link in links:
-        if str(link.get("ifname", "")).startswith(f"ek{places.tag}v"):
+        if str(link.get("ifname", "")).startswith(veth_of(places, "")):
             for address in link["addr_info"]:
                 return ipaddress.IPv4Network(f"{address['local']}/24", strict=False)
     return None

@@ -16,7 +16,13 @@ from virtual.kinds import Kind
 from virtual.places import VirtualDeviceError, run, say
 
 _PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
-_ALWAYS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
+_ALWAYS = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "mount": "mount",
+}
 _ROOTS = {"mmdebstrap": "mmdebstrap", "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"}
 _EMULATION = {"qemu-aarch64-static": "qemu-user-static", "update-binfmts": "binfmt-support"}
 _SSH = {"sshd": "openssh-server", "ssh-keygen": "openssh-client", "ssh": "openssh-client"}

@@ -6,18 +6,22 @@ never used. Read next: `trees.py`, which puts a device's own files around a root
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtual.kinds import Kind
 from virtual.places import REPOSITORY, Places, VirtualDeviceError, run, say
 
+# a builder and all that it started end with this program, however that ends, and its mounts are its own
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 _SUITE = "trixie"  # the first Debian with adbd
 _MIRROR = "http://deb.debian.org/debian"
 PYTHON = "python3.13"  # trixie's
@@ -52,11 +56,32 @@ def ready_roots(places: Places, kinds: Iterable[Kind]) -> dict[str, Root]:
     archs = {kind.arch for kind in kinds} - {"host"}
     if not archs:
         return {}
+    with _alone(places):
+        _remove_unfinished(places)
+        native = _root_folder(places, "amd64", None)
+        folders = {arch: _root_folder(places, arch, native) for arch in sorted(archs)}
+        return {arch: Root(folder, _wheel_folder(places, arch, native)) for arch, folder in folders.items()}
+
+
+def remove_unfinished(places: Places) -> None:
+    """Remove what an interrupted build left."""
+    if (places.state / "roots").exists():
+        with _alone(places):
+            _remove_unfinished(places)
+
+
+def _remove_unfinished(places: Places) -> None:
     for left in (places.state / "roots").glob(".making-*"):
         shutil.rmtree(left)
-    native = _root_folder(places, "amd64", None)
-    folders = {arch: _root_folder(places, arch, native) for arch in sorted(archs)}
-    return {arch: Root(folder, _wheel_folder(places, arch, native)) for arch, folder in folders.items()}
+
+
+@contextmanager
+def _alone(places: Places) -> Iterator[None]:
+    roots = places.state / "roots"  # which sets may share by a link
+    roots.mkdir(parents=True, exist_ok=True)
+    with (roots / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def remove_others(places: Places, keep: Iterable[Root]) -> None:
@@ -76,7 +101,7 @@ def _root_folder(places: Places, arch: str, native: Path | None) -> Path:
 
     def build(folder: Path) -> None:
         say(f"building a Debian {_SUITE} root for {arch}")
-        run(["setpriv", "--pdeathsig", "KILL", *recipe, folder, _MIRROR], f"building the {arch} root")
+        run([*_DIES_WITH_US, *recipe, folder, _MIRROR], f"building the {arch} root")
         (folder / "usr" / "local").mkdir(exist_ok=True)  # Debian's own is made by a script that did not run
         (folder / "usr" / "bin" / "awk").symlink_to("mawk")
         _compile(folder / "usr" / "lib" / PYTHON, native or folder)
@@ -93,7 +118,7 @@ def _wheel_folder(places: Places, arch: str, native: Path) -> Path:
     def build(folder: Path) -> None:
         say(f"fetching {' and '.join(_WHEELS)} for Python 3.13 on {arch}")
         install = [*_pip(), "install", "--disable-pip-version-check", "--constraint", constraints, "--target", folder]
-        run([*install, *recipe], f"fetching the {arch} wheels")
+        run([*_DIES_WITH_US, *install, *recipe], f"fetching the {arch} wheels")
         _compile(folder, native)
 
     return _built(places, f"wheels_{arch}", [*recipe, _COMPILE, constraints.read_text(encoding="utf-8")], build)
@@ -126,4 +151,4 @@ def _compile(folder: Path, native: Path) -> None:
     """
     inside = 'mount --bind "$1" "$2/mnt" && exec chroot "$2" /usr/bin/python3 -c "$3"'
     (native / "mnt").mkdir(exist_ok=True)
-    run(["unshare", "--mount", "sh", "-c", inside, "sh", folder, native, _COMPILE], "compiling Python files")
+    run([*_DIES_WITH_US, "sh", "-c", inside, "sh", folder, native, _COMPILE], "compiling Python files")

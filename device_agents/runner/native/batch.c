@@ -27,6 +27,7 @@ typedef struct {
     size_t size_bytes;
     double expected_ns;
     BlockFacts facts;
+    int64_t usual_khz; /* allowed to our CPUs when the plan began */
 } Batch;
 
 /* Take the first model that loads; with none there is nothing to measure either. */
@@ -90,10 +91,10 @@ static void measure_block(Batch *batch)
 {
     if (batch->count > 0) {
         Candidate **visits = need(batch->count * sizeof *visits);
-        ThrottleSigns before = throttle_signs();
+        ThrottleSigns before = throttle_signs(batch->usual_khz);
         batch->facts.sentinel_ns = INFINITY;
         measure_rounds(batch, visits);
-        batch->facts.throttled = is_throttled(before, throttle_signs());
+        batch->facts.throttled = is_throttled(before, throttle_signs(batch->usual_khz));
         send_answers(batch);
         free(visits);
     }
@@ -120,7 +121,7 @@ void batch_run(const Runtime *runtime, const char *folder, const Settings *setti
                const Job *jobs, size_t count)
 {
     bool on_cpu_clock = settings->threads == 1 && strcmp(single_thread_clock(), "thread_cpu") == 0;
-    Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock}, .order = settings->seed};
+    Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock}, .order = settings->seed, .usual_khz = top_khz()};
     batch.candidates = need((size_t)settings->block_size * sizeof *batch.candidates);
     choose_sentinel(&batch, sentinel, jobs, count);
     for (size_t i = 0; i < count; i++) {

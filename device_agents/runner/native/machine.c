@@ -160,21 +160,28 @@ static long long cpu_file(int cpu, const char *name)
     return read_integer(path, 10, &value) ? value : 0;
 }
 
-ThrottleSigns throttle_signs(void)
+static int64_t sum_over_cpus(const char *name)
 {
-    ThrottleSigns signs = {false, 0};
     cpu_set_t cpus = allowed_cpus();
+    int64_t sum = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE && cpu < MAX_CPUS; cpu++)
+        if (CPU_ISSET(cpu, &cpus))
+            sum += cpu_file(cpu, name);
+    return sum;
+}
+
+int64_t top_khz(void)
+{
+    return sum_over_cpus("cpufreq/scaling_max_freq");
+}
+
+ThrottleSigns throttle_signs(int64_t usual_khz)
+{
+    ThrottleSigns signs = {top_khz() < usual_khz, sum_over_cpus("thermal_throttle/core_throttle_count")};
     long long pi;
     /* A Raspberry Pi's own word: bits 0 to 3 tell of now. */
     if (read_integer("/sys/devices/platform/soc/soc:firmware/get_throttled", 16, &pi))
-        signs.held = (pi & 15) != 0;
-    for (int cpu = 0; cpu < CPU_SETSIZE && cpu < MAX_CPUS; cpu++) {
-        if (!CPU_ISSET(cpu, &cpus))
-            continue;
-        long long now = cpu_file(cpu, "cpufreq/scaling_max_freq"), top = cpu_file(cpu, "cpufreq/cpuinfo_max_freq");
-        signs.held = signs.held || (now > 0 && now < top);
-        signs.events += cpu_file(cpu, "thermal_throttle/core_throttle_count");
-    }
+        signs.held = signs.held || (pi & 15) != 0;
     return signs;
 }
 

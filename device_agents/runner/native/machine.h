@@ -36,8 +36,11 @@ typedef struct {
     int64_t events; /* since boot */
 } ThrottleSigns;
 
-/* Read the signs of the CPUs that this process runs on. */
-ThrottleSigns throttle_signs(void);
+/* Sum up the top frequencies that our CPUs are allowed to have now. */
+int64_t top_khz(void);
+/* Read the signs of the CPUs that this process runs on. A cap is one only below the usual one, that of the plan's
+   start: many devices are always capped. */
+ThrottleSigns throttle_signs(int64_t usual_khz);
 bool is_throttled(ThrottleSigns before, ThrottleSigns after);
 
 #endif

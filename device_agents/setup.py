@@ -8,6 +8,7 @@ Read next: `wheels.py` for where packages come from, `user_devices.py` for the f
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +24,13 @@ from device_agents.readiness import read_conditions
 from device_agents.strict_json import clean_lines, clean_text
 from device_agents.transport import Completed, Transport
 from device_agents.user_devices import UserDevice
-from device_agents.wheels import WheelTarget, gather, sha256_of
+from device_agents.wheels import WheelTarget, cache_folder, gather, sha256_of
 from device_agents.work_folder import WorkFolder
 
 Note = Callable[[str], None]
 _TIMEOUT_S = 600.0  # unpacking 60 MB on an old card, and a first import that compiles every module
 _UNPACKED = 4  # a wheel's content takes up to so many times its size, and lies there twice for a moment
+_LIBRARY = "ai_edge_litert/libLiteRt.so"
 _ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64"}
 # Runs with the device's Python, in WORK: every wheel is compared with its hash before anything of it is written.
 _UNPACK = """
@@ -98,7 +100,7 @@ def set_up(
     if device.engine == "python":
         done.append(_set_up_python(description, transport, request, note))
     elif device.engine == "native" and not (request.litert_library or device.litert_library):
-        given["litert_library"] = _library_from_wheel(device, transport, request, note)
+        given["litert_library"] = _library_from_wheel(description, transport, request, note)
     elif device.engine == "benchmark_model" and not (request.benchmark_model or device.benchmark_model):
         raise SetupFailed(
             f"{device.name}: the engine benchmark_model needs Google's program for {device.abi}; get it from the "
@@ -186,24 +188,38 @@ def _checked_binary(path: Path, device: Device, key: str) -> Path:
     return path.absolute()
 
 
-def _library_from_wheel(device: Device, transport: Transport, request: SetupRequest, note: Note) -> Path:
+def _library_from_wheel(description: Description, transport: Transport, request: SetupRequest, note: Note) -> Path:
     """Take libLiteRt.so out of the runtime's wheel for the device's processor."""
+    device = description.device
     if device.system == "android":
         raise SetupFailed(
             f"{device.name}: the engine native needs libLiteRt.so of Google's LiteRT archive for Android; "
             "give it with --litert-library PATH"
         )
-    said = read(transport, {"libc": "getconf GNU_LIBC_VERSION"}, ()).first("libc").split()
-    minor = said[1].partition(".")[2] if len(said) == 2 and said[0] == "glibc" else ""
-    if not minor.isdigit():
-        raise SetupFailed(f"{device.name}: its C library is not glibc, which libLiteRt.so needs; it said {said}")
-    # the library is the same in the wheels of every Python
-    wheels = gather(WheelTarget((3, 11), int(minor), device.abi), request.wheels, note, newest=request.upgrade)
-    for wheel in wheels:
+    target = WheelTarget((3, 11), _glibc_minor(description, transport), device.abi)  # it is the same for every Python
+    for wheel in gather(target, request.wheels, note, newest=request.upgrade):
         with zipfile.ZipFile(wheel) as archive:
-            if "ai_edge_litert/libLiteRt.so" in archive.namelist():
-                return Path(archive.extract("ai_edge_litert/libLiteRt.so", wheel.parent)).absolute()
+            # the package's own description lies beside it, as where it is installed: it tells the version
+            wanted = [n for n in archive.namelist() if n == _LIBRARY or n.endswith(".dist-info/METADATA")]
+            if _LIBRARY in wanted:
+                folder = cache_folder() / "libraries" / sha256_of(wheel)[:16]
+                archive.extractall(folder, wanted)
+                return folder / _LIBRARY
     raise SetupFailed(f"no libLiteRt.so is in the wheels for {device.abi}; give one with --litert-library PATH")
+
+
+def _glibc_minor(description: Description, transport: Transport) -> int:
+    """Find N of the device's glibc 2.N, by its Python or by what commands there are."""
+    said = " ".join(description.python.libc) if description.python else ""
+    if not said.strip():
+        commands = {"getconf": "getconf GNU_LIBC_VERSION", "ldd": "ldd --version"}
+        reading = read(transport, commands, ())
+        said = reading.first("getconf") or reading.first("ldd")
+    match = re.search(r"glibc.* 2\.(\d{1,3})$", said.strip(), re.IGNORECASE)
+    if match is None:
+        name = description.device.name
+        raise SetupFailed(f"{name}: its C library is not glibc, which libLiteRt.so needs; it says {said.strip()!r}")
+    return int(match[1])
 
 
 def _record(target: Target, device: Device, given: dict[str, Path]) -> str:

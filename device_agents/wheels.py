@@ -71,7 +71,7 @@ def gather(
     for the newest there is.
     Raises SetupFailed with what pip said when there are none for the target.
     """
-    folder = _cache_folder() / f"{target.label}{'-newest' if newest else ''}"
+    folder = cache_folder() / "wheels" / f"{target.label}{'-newest' if newest else ''}"
     kept = _kept(folder)
     if kept and source is None and not newest:
         note(f"wheels for {target.label} are those downloaded before, in {folder}")
@@ -126,8 +126,9 @@ def _pinned() -> str:
         return PACKAGE
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd" / "wheels"
+def cache_folder() -> Path:
+    """Return the folder of this machine for what can be had again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd"
 
 
 def _kept(folder: Path) -> tuple[Path, ...]:

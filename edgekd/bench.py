@@ -34,6 +34,7 @@ from latency_tables.schema import THROTTLED, Measurement, OpSpec, TableKey, Tens
 
 # hours of training must not fail because another session measures for a while
 _LIMITS = SessionLimits(lock_wait_s=300.0)
+ROUNDS = MeasureSettings().rounds
 _SENTINEL = "sentinel"
 _MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
 _DELEGATE = "xnnpack"  # what LiteRT applies by default on a CPU
@@ -122,8 +123,8 @@ class Bench:
             clock=hello.clock if self.device.threads == 1 else "wall",  # one thread's clock tells of one thread
         )
 
-    def measure(self, models: Iterable[Model]) -> Iterator[Measurement]:
-        """Measure every model; rows come block by block, not in the order given.
+    def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
+        """Measure every model in so many rounds; rows come block by block, not in the order given.
 
         Raises:
             MeasuringFailed: a model cannot be run there; the rows before it have been given.
@@ -135,7 +136,9 @@ class Bench:
             files[job.model_sha256] = path
             jobs.append(job)
         device = self.device
-        settings = MeasureSettings(threads=device.threads, sentinel_job_id=_SENTINEL, cpu_mask=device.cpu_mask)
+        settings = MeasureSettings(
+            threads=device.threads, rounds=rounds, sentinel_job_id=_SENTINEL, cpu_mask=device.cpu_mask
+        )
         watch = _Watch(device, self._transport, self._on_warning)
         for result in self._session.measure(jobs, files, settings):
             if result.job_id == _SENTINEL and not result.ok:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from device_agents.device import Device
-from edgekd.bench import Bench, MeasuringFailed, Model
+from edgekd.bench import ROUNDS, Bench, MeasuringFailed, Model
 from latency_tables.schema import Measurement, TableKey
 
 
@@ -55,27 +55,29 @@ class BenchGroup:
         """Say under which conditions all of these measure."""
         return self._benches[0].key
 
-    def measure(self, models: Iterable[Model]) -> Iterator[Measurement]:
+    def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
         """Measure every model on one of the devices; rows come as any of them gives them. Raises as Bench.measure."""
         if len(self._benches) == 1:
-            yield from self._benches[0].measure(models)
+            yield from self._benches[0].measure(models, rounds)
             return
         listed = list(models)
         shares = [listed[at :: len(self._benches)] for at in range(len(self._benches))]
-        yield from _merged([_Part(bench, share) for bench, share in zip(self._benches, shares, strict=True) if share])
+        pairs = zip(self._benches, shares, strict=True)
+        yield from _merged([_Part(bench, share, rounds) for bench, share in pairs if share])
 
 
 class _Part:
     """One device's share, measured in a thread of its own."""
 
-    def __init__(self, bench: Bench, models: Sequence[Model]) -> None:
+    def __init__(self, bench: Bench, models: Sequence[Model], rounds: int) -> None:
         self.bench = bench
         self.models = models
+        self.rounds = rounds
 
     def run(self, rows: queue.Queue[Measurement | BaseException | None], stop: threading.Event) -> None:
         """Put every row in the queue, then None, or what went wrong."""
         try:
-            for row in self.bench.measure(self.models):
+            for row in self.bench.measure(self.models, self.rounds):
                 rows.put(row)
                 if stop.is_set():
                     break

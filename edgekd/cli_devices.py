@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from edgekd.cli_output import print_result
 from edgekd.errors import UsageError
 
 if TYPE_CHECKING:
-    from device_agents.checkup import ExtraCheck
     from device_agents.describe import Target
     from device_agents.device import Device
     from device_agents.errors import DeviceError
@@ -161,13 +159,14 @@ def _state_lines(state: dict[str, Any]) -> list[str]:
 # --- checking and setting up ------------------------------------------------------------------------------------------
 
 
-def check_one(options: argparse.Namespace, extra_checks: Sequence[ExtraCheck] = ()) -> None:
+def check_one(options: argparse.Namespace) -> None:
     """Print every precondition of measuring on one device; raises DeviceNotReady after that when one fails."""
     import dataclasses
 
     from device_agents.checkup import check_device, require_ready
+    from edgekd.outputs_check import outputs_check
 
-    checks = list(check_device(_target(options), extra_checks))
+    checks = list(check_device(_target(options), [outputs_check]))
     ready = not any(check.stops for check in checks)
     result = {"device": options.name, "ready": ready, "checks": [dataclasses.asdict(check) for check in checks]}
     text = [*map(_check_line, checks), f"{options.name} is {'ready' if ready else 'not ready'}"]

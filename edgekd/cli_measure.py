@@ -39,6 +39,7 @@ def add_profile(target: argparse.ArgumentParser) -> None:
     """Add the options of `edgekd profile`."""
     target.add_argument("--table", type=Path, help="table to begin or complete (default: tables/DEVICE-SPACE.jsonl)")
     target.add_argument("--dtype", choices=(_ALL, "float32", "int8"), default=_ALL, help="dtypes of the operators")
+    target.add_argument("--quick", action="store_true", help="fewer samples and networks: a rough table, much sooner")
     target.add_argument("--all", action="store_true", dest="share", help="let all devices of that name share the work")
 
 
@@ -74,13 +75,14 @@ def profile(options: argparse.Namespace) -> None:
     """Run `edgekd profile`."""
     from edgekd.cli_progress import drawn_progress
     from edgekd.files import make_folder
-    from edgekd.profile import ProfileRequest, profile
+    from edgekd.profile import FULL, QUICK, ProfileRequest, profile
     from edgekd.spaces.mnasnet import space_named
     from latency_tables.schema import DTYPES
 
     path = options.table or default_table(options)
     dtypes = DTYPES if options.dtype == _ALL else (options.dtype,)
-    request = ProfileRequest(choice_of(options), space_named(options.space), path, dtypes, options.share)
+    effort = QUICK if options.quick else FULL
+    request = ProfileRequest(choice_of(options), space_named(options.space), path, dtypes, options.share, effort)
     make_folder(path.parent)
     with drawn_progress() as progress:
         progress.stage("profile")

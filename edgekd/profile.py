@@ -10,18 +10,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekd.bench import DeviceChoice, Model
+from edgekd.bench import ROUNDS, DeviceChoice, Model
 from edgekd.bench_group import BenchGroup
 from edgekd.graph.ir import graph_in, int8_graph
 from edgekd.graph.micro import micro_model, random_model
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.space import Space
-from latency_tables.builder import NetworkSpec, OnRow, Plan, Subject, build
+from latency_tables.builder import MAX_ATTEMPTS, NetworkSpec, OnRow, Plan, Subject, build
+from latency_tables.calibrate import MIN_NETWORKS
 from latency_tables.schema import DTYPES, Measurement, OpSpec
 from latency_tables.store import LatencyTable, TableFile
 
 CALIBRATION_NETWORKS = 24  # a dtype; the fit has four coefficients, and keeps the error of leaving each one out
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much device time a table may take: calibration networks a dtype, rounds of samples, attempts at slow rows."""
+
+    networks: int = CALIBRATION_NETWORKS
+    rounds: int = ROUNDS
+    attempts: int = MAX_ATTEMPTS
+
+
+FULL = Effort()
+QUICK = Effort(MIN_NETWORKS, 4, 1)  # a fifth of the time, for a first look or an emulated device
+
 _CALIBRATION_SEED = 20
 _MAX_LIGHTNESS = 0.9  # share of the decisions that the lightest calibration network takes the light way
 
@@ -35,6 +50,7 @@ class ProfileRequest:
     table_path: Path
     dtypes: tuple[str, ...] = DTYPES
     share: bool = False
+    effort: Effort = FULL
 
 
 def profile(
@@ -51,7 +67,7 @@ def profile(
 
     """
     space = request.space
-    archs, dtypes = calibration_archs(space), request.dtypes
+    archs, dtypes = calibration_archs(space, request.effort.networks), request.dtypes
     networks = {_network_spec(space, arch, dtype): arch for arch in archs for dtype in dtypes}
 
     def model_of(subject: Subject) -> Model:
@@ -66,10 +82,11 @@ def profile(
 
         def measure(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Measurement]]:
             named = {_name(subject): subject for subject in subjects}
-            for measurement in bench.measure(map(model_of, subjects)):
+            for measurement in bench.measure(map(model_of, subjects), request.effort.rounds):
                 yield named[measurement.subject], measurement
 
-        return build(file, Plan(all_ops(space, dtypes), tuple(networks)), measure, on_row)
+        plan = Plan(all_ops(space, dtypes), tuple(networks), request.effort.attempts)
+        return build(file, plan, measure, on_row)
 
 
 def all_ops(space: Space, dtypes: Sequence[str] = DTYPES) -> tuple[OpSpec, ...]:
@@ -80,18 +97,18 @@ def all_ops(space: Space, dtypes: Sequence[str] = DTYPES) -> tuple[OpSpec, ...]:
     return (*(plain if "float32" in dtypes else ()), *(quantized if "int8" in dtypes else ()))
 
 
-def calibration_archs(space: Space) -> list[Arch]:
-    """Choose the architectures to calibrate on, always the same: the reference, and random ones from uniform to light.
+def calibration_archs(space: Space, count: int = CALIBRATION_NETWORKS) -> list[Arch]:
+    """Choose so many architectures to calibrate on, always the same: the reference, and random ones, uniform to light.
 
     A search under a target ends among the fast architectures, which uniform sampling hardly ever shows; a fit without
     them would have to extrapolate just where it counts.
     """
     rng = random.Random(_CALIBRATION_SEED)  # noqa: S311 - a choice of networks, not a secret
     archs = {space.reference(): None}
-    for _ in range(10 * CALIBRATION_NETWORKS):  # a space of few architectures runs out of distinct ones
-        if len(archs) == CALIBRATION_NETWORKS:
+    for _ in range(10 * count):  # a space of few architectures runs out of distinct ones
+        if len(archs) == count:
             break
-        lightness = _MAX_LIGHTNESS * len(archs) / CALIBRATION_NETWORKS
+        lightness = _MAX_LIGHTNESS * len(archs) / count
         pairs = zip(space.decision_sizes, space.lightest, strict=True)
         archs[space.arch([light if rng.random() < lightness else rng.randrange(n) for n, light in pairs])] = None
     return list(archs)

@@ -36,10 +36,11 @@ OnRow = Callable[[int, int], None]  # done, of how many
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a table shall cover."""
+    """What a table shall cover, and how often what was measured on a slow machine is tried."""
 
     ops: tuple[OpSpec, ...]
     networks: tuple[NetworkSpec, ...]
+    attempts: int = MAX_ATTEMPTS
 
     def missing(self, table: LatencyTable) -> list[Subject]:
         """List what is not measured yet: networks spread evenly among the operators, so that both see the same
@@ -56,7 +57,7 @@ class Plan:
         harm = {THROTTLED} if table.key.clock == "thread_cpu" else {THROTTLED, CONTENDED}
 
         def is_slow(measurement: Measurement | None) -> bool:
-            if measurement is None or measurement.attempt >= MAX_ATTEMPTS:
+            if measurement is None or measurement.attempt >= self.attempts:
                 return False
             return measurement.sentinel_ns > limit_ns or not harm.isdisjoint(measurement.flags)
 
@@ -70,7 +71,7 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
     table = file.table
     if _is_final(table, plan):
         return table  # measuring or fitting again would change what searches have been told
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(plan.attempts):
         todo = plan.missing(table) + plan.slow(table)
         for done, (subject, measurement) in enumerate(measure(todo) if todo else (), 1):
             _add(file, subject, measurement)

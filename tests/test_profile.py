@@ -16,7 +16,7 @@ from synthetic import KEY, NARROW, measurement, random_archs, synthetic_ns, tiny
 
 from device_agents.errors import UnknownDevice
 from edgekd import profile as profile_module
-from edgekd.bench import Bench, DeviceChoice, MeasuringFailed, Model
+from edgekd.bench import ROUNDS, Bench, DeviceChoice, MeasuringFailed, Model
 from edgekd.graph.ir import int8_graph
 from edgekd.graph.micro import micro_model
 from edgekd.profile import CALIBRATION_NETWORKS, ProfileRequest, all_ops, calibration_archs, profile
@@ -45,7 +45,7 @@ class FakeBench:
     ) -> None:
         """Nothing is held."""
 
-    def measure(self, models: Iterable[Model]) -> Iterator[Measurement]:
+    def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
         for model in models:
             if len(self.measured) >= self.patience:
                 raise MeasuringFailed("the device was unplugged")
@@ -165,7 +165,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, list[int]]:
     """Give a bench that measures one network with the sentinels that a test lists, from the last to the first."""
     sentinels: list[int] = []
 
-    def measure(self: Bench, models: Iterable[Model]) -> Iterator[Measurement]:
+    def measure(self: Bench, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
         sentinel_ns = sentinels.pop()
         for model in models:
             yield measurement(model.name, 10 * sentinel_ns, sentinel_ns=sentinel_ns)

@@ -124,6 +124,8 @@ class ShellProcess:
                 self._advance(deadline, f"{self._name} did not say its process group")
             else:
                 self._group = group_of(line)
+        with contextlib.suppress(TransportTimeout):  # does the stream still stand, or has it ended without our notice?
+            self._advance(time.monotonic(), "nothing new")
         if self._group is not None and self._shell.is_open:
             self._end_group(self._group)
         while self._shell.exit_code is None:
@@ -142,15 +144,30 @@ def run_to_end(shell: ShellStream, end_group: Callable[[int], None], timeout_s: 
         while shell.exit_code is None:
             for kind, piece in shell.advance(deadline):
                 (out if kind == STDOUT else err).extend(piece)
-            if len(out) + len(err) > MAX_OUTPUT_BYTES:
-                raise TransportError(f"{shell.name} wrote more than {MAX_OUTPUT_BYTES} bytes and was ended")
+            _check_size(shell.name, len(out) + len(err))
+    except LinkLost:  # what watches the command on the device ends it
+        raise
     except TransportTimeout as error:
+        _end_early(shell, end_group, out)
         raise TransportTimeout(f"{shell.name} did not end within {timeout_s:g} s and was ended") from error
+    except BaseException:  # an interrupt, too, leaves nothing running there
+        _end_early(shell, end_group, out)
+        raise
     finally:
         shell.close()
-        if shell.exit_code is None and b"\n" in out[:16]:
-            with contextlib.suppress(DeviceError):  # the link may be lost; its watcher on the device ends it then
-                end_group(group_of(bytes(out.partition(b"\n")[0])))
     group, _, rest = out.partition(b"\n")
     group_of(bytes(group))
-    return Completed(shell.exit_code or 0, bytes(rest), bytes(err))
+    return Completed(shell.exit_code, bytes(rest), bytes(err))
+
+
+def _check_size(name: str, size_bytes: int) -> None:
+    if size_bytes > MAX_OUTPUT_BYTES:
+        raise TransportError(f"{name} wrote more than {MAX_OUTPUT_BYTES} bytes and was ended")
+
+
+def _end_early(shell: ShellStream, end_group: Callable[[int], None], out: bytearray) -> None:
+    """End a command that has not ended, once it has said which group it is; before that the closing ends it."""
+    shell.close()
+    if b"\n" in out[:16]:
+        with contextlib.suppress(DeviceError):  # it may just have ended, and the link may be lost
+            end_group(group_of(bytes(out.partition(b"\n")[0])))

@@ -8,7 +8,6 @@ command. It measures nothing. Read next: `process.py`, `sync.py`.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shlex
 import time
@@ -24,6 +23,7 @@ from device_agents.adb.sync import Sending, SyncClient
 from device_agents.errors import DeviceError, DeviceNotReady, InvalidRequest, TransportError
 from device_agents.strict_json import clean_lines
 from device_agents.transport import Completed
+from device_agents.whole_file import whole_file
 
 _OPEN_S = 20.0  # a phone that dozes takes some seconds to answer
 _KILL_S = 10.0
@@ -70,19 +70,14 @@ class AdbTransport:
 
     def pull(self, remote: str, local: Path) -> None:
         """Copy a file from the device; `local` is whole or absent at any moment."""
-        beside = local.with_name(f".{local.name}.{os.getpid()}.part")
         client = SyncClient(self._connector.open("sync:", _OPEN_S), self._connector.name)
         try:
-            with beside.open("xb") as sink:
+            with whole_file(local, durable=True) as beside, beside.open("xb") as sink:
                 client.receive(remote, sink)
-                sink.flush()
-                os.fsync(sink.fileno())
-            beside.replace(local)
         except OSError as error:
             raise TransportError(f"cannot copy {remote} to {local}: {error.strerror}") from error
         finally:
             client.close()
-            beside.unlink(missing_ok=True)
 
     def close(self) -> None:
         """End every process that was started here, and the connection."""

@@ -59,7 +59,18 @@ _TINY = Space(
     stem_width=8,
     stem_stride=2,
     blocks=tuple(
-        BlockOptions(width, 2, (1, 2), 1, kernels=(3,), se_ratios=(0.0,), filters=(1.0,)) for width in (8, 16)
+        BlockOptions(
+            width,
+            stride=2,
+            layers=(1, 2),
+            reference_layers=1,
+            conv_ops=("mb3", "mb6"),
+            kernels=(3,),
+            se_ratios=(0.0,),
+            skip_ops=("none", "identity"),
+            filters=(1.0,),
+        )
+        for width in (8, 16)
     ),
 )
 

@@ -243,6 +243,6 @@ def test_a_device_that_nobody_can_reach_is_offline(adb_server: RealServer) -> No
 
 def test_a_service_that_does_not_exist_is_not_ready(transport: AdbTransport, open_way: Open) -> None:
     """By its name, whatever the way."""
-    with pytest.raises(DeviceNotReady, match="nosuchservice"):
-        open_way()._connector.open("nosuchservice:", 20)
+    with contextlib.closing(open_way()._connector) as connector, pytest.raises(DeviceNotReady, match="nosuchservice"):
+        connector.open("nosuchservice:", 20)
     assert says(transport, "fine")

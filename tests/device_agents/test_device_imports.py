@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import device_agents
 
 ROOT = Path(next(iter(device_agents.__path__)))
 RUNNER = ROOT / "runner" / "edgekd_runner.py"
+NODES = ROOT / "runner" / "edgekd_nodes.py"
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != RUNNER)
+OPTIONAL = {"ssh_*.py": {"asyncssh"}, "adb/auth.py": {"adb_shell"}, "adb/usb*.py": {"adb_shell", "usb1"}}
 
 
 def imported(path: Path) -> set[str]:
@@ -26,20 +29,39 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def optional_for(path: Path) -> set[str]:
+    """Return the packages of the extra `devices` that a module may import, because it is where they are used."""
+    return set().union(*(names for pattern, names in OPTIONAL.items() if path.relative_to(ROOT).match(pattern)))
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_host_side_needs_the_standard_library_only(path: Path) -> None:
-    """No module imports torch, numpy, edgekd, latency_tables or anything else from outside."""
-    assert imported(path) <= sys.stdlib_module_names | {"device_agents"}
+    """No module imports torch, numpy, edgekd or latency_tables; those of a wire may import what that wire needs."""
+    assert imported(path) <= sys.stdlib_module_names | {"device_agents"} | optional_for(path)
+
+
+def test_a_session_on_this_machine_loads_no_package_of_a_wire() -> None:
+    """Who has not installed the extra `devices` can list devices and measure here."""
+    script = (
+        "import sys; from device_agents import session, inventory, local;"
+        "from device_agents.connect import open_transport; from device_agents.addresses import Address;"
+        "inventory.sightings(); open_transport(Address.parse('local:')).close();"
+        "print(*{'asyncssh', 'adb_shell', 'usb1'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == []
 
 
 def test_the_runner_brings_nothing_but_numpy() -> None:
-    """The pushed file imports the standard library and what the runtime itself needs."""
+    """The pushed files import the standard library, and the runner what the runtime itself needs."""
     assert imported(RUNNER) - sys.stdlib_module_names == {"numpy"}
+    assert imported(NODES) <= sys.stdlib_module_names
 
 
-def test_the_runner_is_python_3_9() -> None:
-    """Old boards can read the pushed file."""
-    ast.parse(RUNNER.read_text(encoding="utf-8"), feature_version=(3, 9))
+@pytest.mark.parametrize("path", [RUNNER, NODES], ids=lambda path: path.name)
+def test_the_runner_is_python_3_9(path: Path) -> None:
+    """Old boards can read the pushed files."""
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
 
 
 def test_the_host_never_imports_the_runner() -> None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from device_agents.device import Device
 from device_agents.engines.python import PythonEngine
 from device_agents.errors import (
     DeviceNotReady,
     InvalidRequest,
     RunnerFailed,
 )
-from device_agents.device import Device
 from device_agents.protocol import JobResult, MeasureSettings
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport

@@ -302,7 +302,31 @@ def test_a_board_gets_the_library_out_of_the_wheel(described: Description, tmp_p
     target = Target(ADDRESS, "board")
     (done,) = set_up(target, with_engine(described, "native"), LocalTransport(), request, lambda text: None)
     assert "litert_library recorded for board" in done
-    assert Path(user_devices.load_all()["board"].litert_library).read_bytes() == elf(62)
+    library = Path(user_devices.load_all()["board"].litert_library)
+    assert library.read_bytes() == elf(62)
+    assert [path.name for path in library.parent.parent.glob("*.dist-info")] == ["ai_edge_litert-9.9.9.dist-info"]
+
+
+@pytest.mark.parametrize(
+    "said", [{"getconf": "glibc 2.36"}, {"getconf": "", "ldd": "ldd (Debian GLIBC 2.36-9+deb12u9) 2.36"}]
+)
+def test_the_c_library_is_found_without_python(
+    said: dict[str, str], described: Description, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whichever command is there; what is no glibc is refused."""
+    asked: list[WheelTarget] = []
+
+    def gather(target: WheelTarget, *arguments: object, newest: bool) -> tuple[Path, ...]:
+        asked.append(target)
+        return ()
+
+    monkeypatch.setattr(setup, "gather", gather)
+    bare = replace(with_engine(described, "native"), python=None)
+    with pytest.raises(SetupFailed, match=r"no libLiteRt\.so is in the wheels"):
+        set_up(BOARD, bare, FakeBoard({}, said), SetupRequest(), lambda text: None)
+    assert asked[0].glibc_minor == 36
+    with pytest.raises(SetupFailed, match=r"is not glibc.*'musl libc'"):
+        set_up(BOARD, bare, FakeBoard({}, {"ldd": "musl libc"}), SetupRequest(), lambda text: None)
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def _up(places: Places, options: argparse.Namespace) -> None:
         for _, link in (pair for pair in pairs if pair[0].name in started):
             _remove(link)
         raise
-    if len(kinds) == len(KINDS):  # otherwise another device may stand on an older root
+    if len(kinds) == len(KINDS):  # otherwise the roots of other architectures would be taken for old ones
         remove_others(places, roots.values())
     listing.write(places, listing.running(places, subnet))
     print(listing.text(pairs), end="")

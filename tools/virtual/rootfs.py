@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/us
 _WHEELS = ("ai-edge-litert", "numpy")
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 _COMPILE = (
-    "import compileall, py_compile; "
-    "compileall.compile_dir('/mnt', quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)"
+    "import compileall, py_compile, re; compileall.compile_dir('/mnt', quiet=2, rx=re.compile('/tests/'), "
+    "invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)"
 )
 _PLATFORMS = ("manylinux2014", "manylinux_2_27", "manylinux_2_28")
 
@@ -59,8 +60,10 @@ def ready_roots(places: Places, kinds: Iterable[Kind]) -> dict[str, Root]:
     with _alone(places):
         _remove_unfinished(places)
         native = _root_folder(places, "amd64", None)
-        folders = {arch: _root_folder(places, arch, native) for arch in sorted(archs)}
-        return {arch: Root(folder, _wheel_folder(places, arch, native)) for arch, folder in folders.items()}
+        with ThreadPoolExecutor(2) as pool:  # one waits for the network much of the time
+            wheels = {arch: pool.submit(_wheel_folder, places, arch, native) for arch in sorted(archs)}
+            folders = {arch: pool.submit(_root_folder, places, arch, native) for arch in sorted(archs)}
+            return {arch: Root(folders[arch].result(), wheels[arch].result()) for arch in sorted(archs)}
 
 
 def remove_unfinished(places: Places) -> None:
@@ -85,12 +88,22 @@ def _alone(places: Places) -> Iterator[None]:
 
 
 def remove_others(places: Places, keep: Iterable[Root]) -> None:
-    """Remove what an older recipe built."""
+    """Remove what an older recipe built, unless a running device of any set stands on it."""
     kept = {path for root in keep for path in (root.folder, root.wheels)}
-    archs = {path.name.partition("-")[0] for path in kept}
-    for path in (places.state / "roots").glob("*-*"):
-        if path not in kept and path.name.partition("-")[0] in archs | {f"wheels_{arch}" for arch in archs}:
-            shutil.rmtree(path)
+    with _alone(places):
+        for path in set((places.state / "roots").glob("*-*")) - kept:
+            if not _is_mounted(path.resolve()):
+                shutil.rmtree(path)
+
+
+def _is_mounted(folder: Path) -> bool:
+    for table in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            if str(folder) in table.read_text(encoding="utf-8"):
+                return True
+        except OSError:  # that process has ended
+            continue
+    return False
 
 
 def _root_folder(places: Places, arch: str, native: Path | None) -> Path:

@@ -59,7 +59,8 @@ mend() { # put back what a session that died has left
         rm -f fixed-performance
     fi
     for path in .*.part models/.*.part bin/.*.part; do
-        if [ -f "$path" ] || [ -L "$path" ]; then rm -f "$path"; fi
+        # over adb, files that arrive together lie in a folder of that name
+        if [ -e "$path" ] || [ -L "$path" ]; then rm -rf "$path"; fi
     done
 }
 
@@ -92,7 +93,7 @@ bears() { # SHA256 PATH: does the path carry that hash?
 
 both() { # hashes and sizes of all files: two lines a file, beside each other, "VALUE PATH"
     # shellcheck disable=SC2016
-    find models bin -type f ! -name '.*' -exec sh -c 'sha256sum "$@"; stat -c "%s %n" "$@"' sh {} + |
+    find models bin -type f ! -path '*/.*' -exec sh -c 'sha256sum "$@"; stat -c "%s %n" "$@"' sh {} + |
         sed 's/  */ /' | sort -k 2
 }
 
@@ -153,7 +154,7 @@ surplus() { # KEEP_BYTES: print the paths beyond it, the newest being kept
     kept_k=0 kept_b=0
     add "$1"
     most_k=$kept_k most_b=$kept_b kept_k=0 kept_b=0 bytes='' time=''
-    for word in $(find models bin -type f ! -name '.*' -exec stat -c '%Y %s %n' {} + | sort -rn); do
+    for word in $(find models bin -type f ! -path '*/.*' -exec stat -c '%Y %s %n' {} + | sort -rn); do
         if [ -z "$time" ]; then
             time=$word
         elif [ -z "$bytes" ]; then

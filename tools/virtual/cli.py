@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from virtual import daemons, listing, network
+from virtual.benchmark import build_benchmark_model
 from virtual.keys import client_key, host_key
 from virtual.kinds import KINDS, Kind, kinds_named
 from virtual.network import Link, link_of
@@ -85,6 +86,8 @@ def _up(places: Places, options: argparse.Namespace) -> None:
     kinds = kinds_named([name for name in options.only.split(",") if name])
     ready_host(kinds)
     roots = ready_roots(places, kinds)
+    for arch in sorted({kind.arch for kind in kinds if kind.android}):
+        build_benchmark_model(places, arch)
     client_key(places)
     subnet = _subnet(places)
     pairs = [(kind, link_of(places, kind, subnet)) for kind in kinds]

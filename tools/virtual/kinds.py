@@ -25,6 +25,7 @@ class Kind:
     port: int
     user: str
     python: str  # as the device's shell finds it; "" is out of reach
+    cpu: str = ""  # for the emulator, whose own choice computes int8 convolutions wrongly; "" is not emulated
 
     @property
     def android(self) -> bool:
@@ -35,9 +36,9 @@ class Kind:
 KINDS = (
     Kind("virtual-sshd", 0, "ssh", "host", "", 2222, "root", "python3"),
     Kind("virtual-adbd", 1, "adb", "amd64", "emulator", 5555, "shell", "python3"),
-    Kind("virtual-pixel4", 2, "adb", "arm64", "pixel4", 5555, "shell", ""),
-    Kind("virtual-pixel4-python", 3, "adb", "arm64", "pixel4", 5555, "shell", "python3"),
-    Kind("virtual-rpi4", 4, "ssh", "arm64", "rpi4", 22, "pi", "python3"),
+    Kind("virtual-pixel4", 2, "adb", "arm64", "pixel4", 5555, "shell", "", "cortex-a76"),
+    Kind("virtual-pixel4-python", 3, "adb", "arm64", "pixel4", 5555, "shell", "python3", "cortex-a76"),
+    Kind("virtual-rpi4", 4, "ssh", "arm64", "rpi4", 22, "pi", "python3", "cortex-a72"),
 )
 
 

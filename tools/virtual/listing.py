@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from virtual import network
+from virtual.benchmark import benchmark_model, library_of
 from virtual.daemons import is_daemon, spec_path
 from virtual.keys import client_key, write_client_files
 from virtual.kinds import ANDROID_WORK, KINDS, Kind
 from virtual.network import Link, link_of, processes
-from virtual.places import Places
+from virtual.places import REPOSITORY, Places
 
 Pair = tuple[Kind, Link]
 
@@ -82,19 +83,21 @@ def _entry(places: Places, kind: Kind, link: Link) -> dict[str, Any]:
 def _toml(places: Places, kind: Kind, link: Link) -> str:
     values = {"address": address_of(kind, link)}
     if kind.python:
-        values["python"] = kind.python
+        values["python"] = _python(kind)
     if kind.transport == "ssh":
         values |= {"key": str(client_key(places)), "known_hosts": str(places.known_hosts)}
-    if kind.android and (library := _library(places, kind)):
-        values["litert_library"] = library
+    if kind.arch != "host" and (library := library_of(places, kind.arch)):
+        values["litert_library"] = str(library)
+    if kind.android and benchmark_model(places, kind.arch).exists():
+        values["benchmark_model"] = str(benchmark_model(places, kind.arch))
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items()]  # JSON's strings are TOML's too
     return f"[{kind.name}]\n{''.join(lines)}"
 
 
-def _library(places: Places, kind: Kind) -> str:
-    """Find LiteRT's library for a device without Python, as its owner would name it in devices.toml."""
-    found = list((places.state / "roots").glob(f"wheels_{kind.arch}-*/ai_edge_litert/libLiteRt.so"))
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
+def _python(kind: Kind) -> str:
+    """Name the interpreter that has a runtime; this machine's may be that of the repository's environment."""
+    own = REPOSITORY / ".venv" / "bin" / "python"
+    return str(own) if kind.arch == "host" and own.exists() else kind.python
 
 
 def _replace(path: Path, content: str) -> None:

@@ -27,6 +27,10 @@ _ROOTS = {"mmdebstrap": "mmdebstrap", "/usr/share/keyrings/debian-archive-keyrin
 _EMULATION = {"qemu-aarch64-static": "qemu-user-static", "update-binfmts": "binfmt-support"}
 _SSH = {"sshd": "openssh-server", "ssh-keygen": "openssh-client", "ssh": "openssh-client"}
 _ADB = {"adb": "adb"}
+_COMPILER = {
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "/usr/aarch64-linux-gnu/include/stdio.h": "libc6-dev-arm64-cross",
+}
 
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _ARM64 = _BINFMT / "qemu-aarch64"
@@ -58,7 +62,7 @@ def _needed(kinds: list[Kind]) -> dict[str, str]:
     if any(kind.arch != "host" for kind in kinds):
         needed |= _ROOTS
     if any(kind.arch == "arm64" for kind in kinds):
-        needed |= _EMULATION
+        needed |= _EMULATION | _COMPILER
     for kind in kinds:
         needed |= _ADB if kind.android else _SSH
     return needed

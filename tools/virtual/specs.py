@@ -25,7 +25,7 @@ def spec_of(places: Places, kind: Kind, link: Link, root: Root | None) -> Spec:
     if root is None:
         spec = _host_sshd(places, kind, link)
     else:
-        spec = _adbd(kind) if kind.android else _sshd()
+        spec = _adbd(kind) if kind.android else _sshd(kind)
         spec |= {"root": str(places.file_system(kind.name)), "mounts": _mounts(places, kind, root)}
     return {
         "name": kind.name,
@@ -47,6 +47,7 @@ def _adbd(kind: Kind) -> Spec:
             "ANDROID_ROOT": "/system",
             "HOME": "/",
             "TMPDIR": "/data/local/tmp",
+            **_emulated(kind),
         },
         "uid": SHELL_UID,
         "gid": SHELL_UID,
@@ -54,10 +55,22 @@ def _adbd(kind: Kind) -> Spec:
     }
 
 
-def _sshd() -> Spec:
-    options = (*_ALL_MODES, "HostKey /etc/ssh/host_key", "Subsystem sftp internal-sftp", "PermitRootLogin no")
+def _emulated(kind: Kind) -> dict[str, str]:
+    return {"QEMU_CPU": kind.cpu} if kind.cpu else {}
+
+
+def _sshd(kind: Kind) -> Spec:
+    sessions = [f"SetEnv {name}={value}" for name, value in _emulated(kind).items()]  # which begin without our own
+    options = (
+        *_ALL_MODES,
+        "HostKey /etc/ssh/host_key",
+        "Subsystem sftp internal-sftp",
+        "PermitRootLogin no",
+        *sessions,
+    )
     argv = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *(part for option in options for part in ("-o", option))]
-    return {"argv": argv, "environment": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, "uid": 0, "gid": 0, "groups": []}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **_emulated(kind)}
+    return {"argv": argv, "environment": environment, "uid": 0, "gid": 0, "groups": []}
 
 
 def _host_sshd(places: Places, kind: Kind, link: Link) -> Spec:

@@ -1,7 +1,11 @@
-"""Compiles the peers of the tests that are written in C. Read next: `benchmark_model.c`."""
+"""Compiles the peers of the tests that are written in C. Read next: `benchmark_model.c`.
+
+build.py ABI LIBRARY FOLDER    puts benchmark_model for a processor into a folder
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import device_agents
@@ -27,3 +31,7 @@ def build_benchmark_model(abi: str, library: Path, folder: Path, generation: int
     )
     out = folder / "benchmark_model"
     return build_program(sources, find_compiler(abi), out.name, flags=flags, out=out)
+
+
+if __name__ == "__main__":
+    build_benchmark_model(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

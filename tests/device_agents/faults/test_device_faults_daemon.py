@@ -1,0 +1,69 @@
+"""Daemons, runners and models that die in the middle of a batch, over real daemons."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from fault_devices import QUICK, FaultyDevice, Shelf, meanwhile, statuses
+
+from device_agents.protocol import Job
+from device_agents.session import SessionLimits
+
+pytestmark = pytest.mark.devices
+WAYS = pytest.mark.parametrize(
+    "device", ["virtual-sshd", "virtual-adbd", "virtual-adbd by adb server"], ids=["ssh", "adb", "adb-server"], indirect=True
+)
+
+
+def batch(shelf: Shelf, fault: str) -> list[Job]:
+    """Two jobs, the one with the fault, and two more."""
+    models = {"a": "burn 10", "b": "burn 11", "fault": fault, "c": "burn 12", "d": "burn 13"}
+    return [shelf.job(name, model) for name, model in models.items()]
+
+
+@WAYS
+def test_a_daemon_that_dies_and_comes_back_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+    """The session notes it, waits for the daemon, ends its own old runner and goes on with the first missing row."""
+    gate, notes = device.gate(), []
+
+    def crash() -> None:
+        gate.meet()
+        device.virtual.kill_daemon(device.name)
+        device.virtual.restart(device.name)
+
+    with device.session(SessionLimits(), notes=notes) as session, meanwhile(crash):
+        rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))
+    assert statuses(rows) == dict.fromkeys(["a", "b", "fault", "c", "d"], "ok")
+    assert "3 rows to go" in notes[0]
+
+
+@pytest.mark.parametrize("device", ["virtual-sshd"], indirect=True)
+def test_an_ssh_session_that_dies_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+    """Only the process of the server that serves this connection dies; a new connection is made at once."""
+    gate, notes = device.gate(), []
+
+    def crash() -> None:
+        gate.meet()
+        for pid in device.sessions():
+            os.kill(pid, signal.SIGKILL)
+
+    with device.session(SessionLimits(), notes=notes) as session, meanwhile(crash):
+        rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))
+    assert statuses(rows) == dict.fromkeys(["a", "b", "fault", "c", "d"], "ok")
+    assert "3 rows to go" in notes[0]
+
+
+@WAYS
+def test_a_runner_that_is_killed_fails_the_running_job_alone(device: FaultyDevice, shelf: Shelf) -> None:
+    """As the kernel does where memory ends; the job that ran says so, the rest is measured."""
+    gate = device.gate()
+
+    def crash() -> None:
+        os.kill(device.process(gate.meet()), signal.SIGKILL)
+
+    with device.session(SessionLimits()) as session, meanwhile(crash):
+        rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))
+    assert statuses(rows) == {"a": "ok", "b": "ok", "fault": "failed", "c": "ok", "d": "ok"}
+    assert "SIGKILL" in next(row.error for row in rows if not row.ok)

@@ -51,12 +51,16 @@ _CHIP = re.compile(r"(?:allwinner|amlogic|brcm|fsl|mediatek|nvidia|qcom|rockchip
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which device to describe: the way to it, and what a person has said of it. An empty name is found out."""
+    """Which device to describe: the way to it, and what a person has said of it. An empty name is found out.
+
+    engine is asked for this once, before what devices.toml says; empty leaves it to that, the catalogue and the system.
+    """
 
     address: Address
     name: str = ""
     user: UserDevice | None = None
     connection: ConnectOptions = DEFAULT_OPTIONS
+    engine: str = ""
 
     @staticmethod
     def of(user: UserDevice, options: ConnectOptions) -> Target:
@@ -177,7 +181,7 @@ def _device(
         build_fingerprint=identity.build_fingerprint,
         python="",
         work_dir=identity.work_dir,
-        engine=user.engine or _engine_of(identity, known, user),
+        engine=target.engine or user.engine or _engine_of(identity, known, user),
         cpu_mask=mask_of(user.cpus) or catalogue.cpu_mask_of(known, cpus, clusters),
         threads=user.threads or (known.threads if known else 1),
         benchmark_model=user.benchmark_model,

@@ -47,6 +47,7 @@ from device_agents.work_folder import WorkFolder, model_path, program_path
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts to come back; the last one is repeated
 _MAX_LOSSES = 8  # broken links without a row between them
+_MAX_FAILURES = 1  # of a copy over a link that stands, and the like: a disk that is full stays full
 _LINK_PROBE_S = 15.0
 _AWAY = (LinkLost, DeviceOffline, TransportTimeout, DeviceBusy)  # passes with time
 
@@ -227,7 +228,7 @@ class Session:
         self._stop()
         batch.running = None
         batch.losses += 1
-        if batch.losses > _MAX_LOSSES:
+        if batch.losses > (_MAX_LOSSES if isinstance(error, _AWAY) else _MAX_FAILURES):
             raise error
         self._note(f"{self._device.name}: {error}; {len(batch.waiting)} rows to go")
 

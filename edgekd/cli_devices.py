@@ -54,6 +54,7 @@ def _register_check_and_setup(actions: Any) -> None:
         action.add_argument("name", help="name of devices.toml or the catalogue, serial, or address")
         action.add_argument("--serial", help="which one, where several of that kind are attached")
         _add_key_option(action)
+    check.add_argument("--device-engine", default="", metavar="ENGINE", help="check for this one: python, native, …")
     setup.add_argument("--benchmark-model", type=Path, metavar="PATH", help="Google's benchmark_model for the device")
     setup.add_argument("--litert-library", type=Path, metavar="PATH", help="libLiteRt.so for the device")
     setup.add_argument("--wheels", type=Path, metavar="FOLDER", help="take wheels from here, not from an index")
@@ -166,7 +167,8 @@ def check_one(options: argparse.Namespace) -> None:
     from device_agents.checkup import check_device, require_ready
     from edgekd.outputs_check import outputs_check
 
-    checks = list(check_device(_target(options), [outputs_check]))
+    target = dataclasses.replace(_target(options), engine=options.device_engine)
+    checks = list(check_device(target, [outputs_check]))
     ready = not any(check.stops for check in checks)
     result = {"device": options.name, "ready": ready, "checks": [dataclasses.asdict(check) for check in checks]}
     text = [*map(_check_line, checks), f"{options.name} is {'ready' if ready else 'not ready'}"]

@@ -59,7 +59,10 @@ def _make_android(folder: Path, kind: Kind, root: Root) -> None:
     _copy_programs(FILES / "android" / "bin", folder / "system" / "bin")
     if kind.python:
         (folder / "system" / "bin" / "python3").symlink_to("/usr/bin/python3")
-    shutil.copy(FILES / kind.files / "build.prop", folder / "system" / "build.prop")
+    properties = (FILES / kind.files / "build.prop").read_text(encoding="utf-8")
+    own_serial = f"\\g<0>{kind.number}"  # two phones of one model differ in that
+    properties = re.sub(r"^ro\.serialno=.*$", own_serial, properties, flags=re.MULTILINE)
+    (folder / "system" / "build.prop").write_text(properties, encoding="utf-8")
     for tree in ("android", kind.files):
         _grow_if_there(folder, FILES / tree / "files.tree")
     for path in (folder / "virtual").iterdir():

@@ -282,8 +282,11 @@ def test_a_run_that_is_in_use_is_one_line(fails: Fails, inputs: Inputs) -> None:
         assert "run folder run is in use" in fails(2, inputs.search("--out", "run"))
 
 
-def test_devices_as_json_is_json_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_devices_as_json_is_json_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The list of devices names the host and its runtimes."""
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "9")  # where nobody listens: phones of the person who tests stay out
     assert cli.run(["devices", "--format", "json"]) == 0
     (host,) = json.loads(capsys.readouterr().out)
     assert host["name"] == "host"

@@ -24,9 +24,6 @@ from device_agents.transport import Completed
 from device_agents.whole_file import whole_file
 
 _STDERR_TAIL_BYTES = 8192  # enough for a traceback; a chatty library must not fill our memory
-# What is said within so long is read at once. A reader that waits in select is woken by every line, 16 a measured job:
-# each wake costs the writer, beside whose samples it runs, some 50 µs. Far below what fills a pipe, 64 KiB.
-_GATHER_S = 0.005
 _KILL_WAIT_S = 10.0  # a killed process lingers only while the kernel frees its memory
 
 
@@ -110,7 +107,6 @@ class LocalProcess:
             ready = self._selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TransportTimeout(f"no line from {self._name} within {timeout_s:g} s")
-            time.sleep(_GATHER_S)
             for key, _ in ready:
                 self._drain(key.fd)
 

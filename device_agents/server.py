@@ -1,6 +1,6 @@
 """The process that serves on a device, from its first line to its end, and what its death means.
 
-    server = Server(start, engine, limits); server.begin()      raises when it refuses
+    server = Server(engine, start, start_timeout_s)      raises when it refuses
     server.ask(lines); server.line(timeout_s)
 
 While the host waits it says every few seconds that it is still there: on a link that was cut without a word, the other
@@ -89,9 +89,10 @@ class Server:
             return
 
     def _greeted(self, timeout_s: float) -> Hello:
-        line = self._process.read_line(timeout_s)
-        if line is None:
-            raise RunnerFailed(f"{self._name}: {self._last_words()}")
+        try:
+            line = self.line(timeout_s)  # which says that we are there: a wait for the lock may take minutes
+        except RunnerDied as death:
+            raise RunnerFailed(f"{self._name}: {death}") from death
         greeting = protocol.parse_greeting(line)
         if isinstance(greeting, Refusal):
             refused = DeviceBusy if greeting.busy else DeviceNotReady

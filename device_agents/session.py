@@ -18,6 +18,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from typing import Self, TypeVar
 
 from device_agents import protocol, questions
 from device_agents.batch import Batch
+from device_agents.care import Steadiness
 from device_agents.device import Device
 from device_agents.engines import engine_named
 from device_agents.engines.engine import Start
@@ -49,6 +51,7 @@ _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts to come back; the last 
 _MAX_LOSSES = 8  # broken links without a row between them
 _MAX_FAILURES = 1  # of a copy over a link that stands, and the like: a disk that is full stays full
 _LINK_PROBE_S = 15.0
+_LAST_WORDS_S = 5.0
 _AWAY = (LinkLost, DeviceOffline, TransportTimeout, DeviceBusy)  # passes with time
 
 Answer = TypeVar("Answer")
@@ -94,6 +97,7 @@ class Session:
         self._engine = engine_named(device.engine)
         self._owner = _owner()
         self._folder = WorkFolder(transport, device.work_dir, limits.command_timeout_s)
+        self._steadiness = Steadiness(device, transport, note)
         self._server: Server | None = None
         self._hello: Hello | None = None
         self._prepared = False
@@ -215,13 +219,22 @@ class Session:
 
     def _after_silence(self, batch: Batch) -> Iterator[JobResult]:
         """Find out who is silent: a job that hangs beyond what the device enforces, or the link."""
-        self._stop()
         try:
-            self._transport.run(["true"], _LINK_PROBE_S)
+            self._transport.run(["sh", "-c", 'kill -9 "$1"', "sh", str(self.hello.pid)], _LINK_PROBE_S)
         except (TransportError, DeviceNotReady) as error:
             self._after_loss(batch, error)
             return
+        self._hear_last_step(batch)
         yield from self._after_death(batch, f"no answer within its limit of {batch.settings.time_limit_s:g} s")
+
+    def _hear_last_step(self, batch: Batch) -> None:
+        """Read what a server that was killed says last: the step in which it was."""
+        reader = batch.reader()
+        with suppress(TransportError):  # which is how its lines end
+            while self._server is not None:
+                answer = reader.parse(self._server.line(_LAST_WORDS_S))
+                if isinstance(answer, protocol.Start):
+                    batch.running = answer.job_id
 
     def _after_loss(self, batch: Batch, error: DeviceError) -> None:
         """Take note that the wire broke, for which no job is to blame."""
@@ -276,6 +289,7 @@ class Session:
             try:
                 return self._begin(0.0)
             except _AWAY as error:
+                self._stop()
                 left_s = deadline - time.monotonic()
                 if left_s <= wait_s:
                     raise
@@ -303,12 +317,16 @@ class Session:
                 f"{self._device.name} came back with another runtime: {self._hello} before, {server.hello} now"
             )
         self._hello = server.hello
+        self._steadiness.hold(server.hello.pid)
         return server
 
     def _stop(self) -> None:
         server, self._server = self._server, None
-        if server is not None:
-            server.stop()
+        try:
+            if server is not None:
+                server.stop()
+        finally:
+            self._steadiness.release()
 
     def _keep_bytes(self) -> int:
         if self._limits.keep_bytes is not None:

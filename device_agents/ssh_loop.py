@@ -65,9 +65,19 @@ class LoopThread:
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            self._loop.set_exception_handler(_complain)
             self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
             self._thread.start()
         return self._loop
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what went wrong in the loop, but for the many writes of one copy that break with its link.
+
+    Their copy has told of it once, and nobody asks the others.
+    """
+    if "never retrieved" not in context["message"]:
+        loop.default_exception_handler(context)
 
 
 async def _cancel_all() -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device_agents.care import steadied
 from device_agents.connect import ConnectOptions
 from device_agents.device import Device
 from device_agents.inventory import find_device, find_devices, open_transport
@@ -96,7 +95,6 @@ class Bench:
             for warning in warnings_of(read_conditions(self.device, self._transport)):
                 self._on_warning(f"{self.device.name}: {warning}")
             self._session = stack.enter_context(Session(self.device, self._transport, _LIMITS, self._on_warning))
-            stack.enter_context(steadied(self.device, self._transport, self._on_warning))
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-models-")))
             self._stack = stack.pop_all()
         return self

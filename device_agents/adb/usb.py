@@ -5,9 +5,10 @@ It knows no packets beyond that header and data are separate transfers. Read nex
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from typing import Protocol, cast
+from typing import Protocol
 
 from device_agents.adb.auth import missing_extra
 from device_agents.errors import DeviceNotReady, DeviceOffline, LinkLost, NotAuthorised, TransportTimeout
@@ -15,6 +16,9 @@ from device_agents.errors import DeviceNotReady, DeviceOffline, LinkLost, NotAut
 _POLL_S = 0.5  # how soon a reader notices that the link is being given back
 _WRITE_S = 20.0
 _WRITE_BYTES = 1 << 14  # one transfer; more in one can exceed what a kernel gives libusb at once
+_QUIET_S = 0.1  # after which a phone has no more lying ready
+_DRAIN_S = 2.0
+_DRAIN_BYTES = 1 << 14  # a multiple of every USB packet size, so that no transfer is longer than asked for
 
 
 class UsbPort(Protocol):
@@ -42,9 +46,11 @@ class UsbLink:
 
     packet_bytes = 64  # divides the packet sizes of all USB speeds
 
-    def __init__(self, port: UsbPort, name: str) -> None:
+    def __init__(self, port: UsbPort, name: str, bus: UsbBus | None = None) -> None:
+        """Take a claimed port, and the bus that it was found on, which is closed with it."""
         self.name = name
         self._port = port
+        self._bus = bus
         self._released = threading.Event()
 
     def read(self, size: int, timeout_s: float | None) -> bytes:
@@ -70,6 +76,18 @@ class UsbLink:
             except UsbWriteFailedError as error:
                 raise LinkLost(f"{self.name}: the USB connection broke: {_reason(error)}") from error
 
+    def drain(self) -> None:
+        """Take what lies ready in the phone: for streams that are closed, or a host before us that ended.
+
+        A phone that is greeted while it still has something to send breaks the connection off.
+        """
+        from adb_shell.exceptions import UsbReadFailedError
+
+        deadline = time.monotonic() + _DRAIN_S
+        with contextlib.suppress(UsbReadFailedError):  # it is quiet; or gone, which the next call tells
+            while time.monotonic() < deadline:
+                self._port.bulk_read(_DRAIN_BYTES, _QUIET_S)
+
     def interrupt(self) -> None:
         """Let a reader end at its next look."""
         self._released.set()
@@ -77,7 +95,10 @@ class UsbLink:
     def close(self) -> None:
         """Give the phone back."""
         self.interrupt()
+        self.drain()
         self._port.close()
+        if self._bus is not None:
+            self._bus.close()
 
     def _read_some(self, size: int) -> bytes:
         """Read one transfer; nothing when none came in a while."""
@@ -94,6 +115,31 @@ class UsbLink:
             raise LinkLost(f"{self.name}: the USB connection broke: {_reason(error)}") from error
 
 
+class UsbBus:
+    """The phones on USB as they are now.
+
+    The list of a libusb context follows what is attached later only where a udev daemon runs, and in a container none
+    does; so each search has a context of its own.
+    """
+
+    def __init__(self) -> None:
+        """Look at the bus. Raises ImportError or OSError where what USB needs is not installed, usb1.USBError."""
+        import usb1
+        from adb_shell.transport.usb_transport import UsbTransport
+
+        self._context = usb1.USBContext()
+        self._context.open()
+        self._finder = type("_Finder", (UsbTransport,), {"USB1_CTX": self._context})
+
+    def ports(self) -> list[UsbPort]:
+        """Return all phones. Raises usb1.USBError."""
+        return list(self._finder.find_all_adb_devices())  # type: ignore[attr-defined] # of UsbTransport, which has no types
+
+    def close(self) -> None:
+        """Close it, and whatever of it is open."""
+        self._context.close()
+
+
 def open_usb(serial: str) -> UsbLink:
     """Claim the phone with a serial number.
 
@@ -102,20 +148,32 @@ def open_usb(serial: str) -> UsbLink:
     """
     try:
         import usb1
-        from adb_shell.transport.usb_transport import UsbTransport
     except (ImportError, OSError) as error:  # OSError: libusb itself is missing
         raise missing_extra(f"the phone {serial} over USB") from error
     name = f"adb://{serial}"
     try:
-        port = _find(cast("list[UsbPort]", list(UsbTransport.find_all_adb_devices())), serial)
-        port.connect()
+        return _claim(serial, name)
+    except ImportError as error:
+        raise missing_extra(f"the phone {serial} over USB") from error
     except usb1.USBErrorAccess as error:
         raise NotAuthorised(f"{name}: this user may not open the USB device; add a udev rule for it") from error
     except usb1.USBErrorBusy as error:
         raise DeviceNotReady(f"{name}: an adb server holds the device; name it by $ANDROID_ADB_SERVER_PORT") from error
     except usb1.USBError as error:
         raise DeviceOffline(f"{name}: USB failed: {error}; reconnect its cable") from error
-    return UsbLink(port, name)
+
+
+def _claim(serial: str, name: str) -> UsbLink:
+    with contextlib.ExitStack() as undo:
+        bus = UsbBus()
+        undo.callback(bus.close)
+        port = _find(bus.ports(), serial)
+        undo.callback(port.close)
+        port.connect()
+        link = UsbLink(port, name, bus)
+        link.drain()
+        undo.pop_all()
+        return link
 
 
 def _find(ports: list[UsbPort], serial: str) -> UsbPort:

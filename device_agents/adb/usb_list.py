@@ -5,10 +5,10 @@ Read next: `usb.py`, which talks to one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
-from typing import cast
 
-from device_agents.adb.usb import UsbPort
+from device_agents.adb.usb import UsbBus, UsbPort
 
 
 def list_usb() -> tuple[list[str], bool]:
@@ -18,11 +18,13 @@ def list_usb() -> tuple[list[str], bool]:
     """
     try:
         import usb1
-        from adb_shell.transport.usb_transport import UsbTransport
     except (ImportError, OSError):  # OSError: libusb itself is missing
         return [], False
     try:
-        return _serials(cast("list[UsbPort]", list(UsbTransport.find_all_adb_devices())))
+        with contextlib.closing(UsbBus()) as bus:
+            return _serials(bus.ports())
+    except ImportError:
+        return [], False
     except usb1.USBError:
         return [], True  # the bus itself is closed to us
 

@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import json
 import math
+import mmap
 import os
 import platform
 import queue
@@ -42,6 +43,7 @@ PROTOCOL_VERSION = 2
 # seconds that it is there.
 HOST_SILENT_S = 60.0
 HOST_SILENT_EXIT = 75
+STEP_BYTES = 8192  # a job's id has at most 500 characters, each at most 12 bytes in JSON
 # In order of preference: the first one found measures.
 RUNTIMES = (
     ("ai_edge_litert", "ai_edge_litert.interpreter", ("ai-edge-litert", "ai-edge-litert-nightly")),
@@ -69,9 +71,13 @@ Invoke = Callable[[], None]
 
 
 class Wire:
-    """Lines in and out. A thread reads the input, and the end of input ends this process whatever it is doing."""
+    """Lines in and out. A thread reads the input, and the end of input ends this process whatever it is doing.
 
-    def __init__(self) -> None:
+    `step` is memory shared with the process that watches over this one: see `watch_over`.
+    """
+
+    def __init__(self, step: mmap.mmap) -> None:
+        self._step = step
         self._out = os.dup(1)
         self._in = os.dup(0)
         os.dup2(2, 1)  # whatever a library prints goes to stderr and not between our lines
@@ -90,6 +96,19 @@ class Wire:
                 data = data[os.write(self._out, data) :]
         except OSError:
             os._exit(0)  # the host is gone, and so is the reason to go on
+
+    def note(self, **fields: object) -> None:
+        """Remember a line that is to be sent only if this process dies before `forget`.
+
+        A line sent wakes the other end, and on this machine whatever carries it: 16 times a job, beside the samples.
+        """
+        line = _encode(fields).encode() + b"\n"
+        self._step[1 : 1 + len(line) + 1] = line + b"\0"
+        self._step[0] = 1  # last: a line that is only half there must not be sent
+
+    def forget(self) -> None:
+        """Drop the remembered line."""
+        self._step[0] = 0
 
     def _read(self) -> None:
         pending = b""
@@ -113,9 +132,25 @@ class Wire:
 # --- serve ------------------------------------------------------------------------------------------------------------
 
 
+def watch_over(worker: int, step: mmap.mmap) -> NoReturn:
+    """Wait for the worker's end, send the line that it was in the middle of, and end as it has ended."""
+    _, status = os.waitpid(worker, 0)
+    code = os.WEXITSTATUS(status)
+    if step[0] and (os.WIFSIGNALED(status) or code not in (0, HOST_SILENT_EXIT)):
+        os.write(1, step[1 : step.find(b"\0", 1)])
+    if os.WIFSIGNALED(status):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core file is enough
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(code)
+
+
 def serve(folder: str, owner: str, lock_wait_s: float, nodes_file: str) -> NoReturn:
     """Hold the folder's lock and answer requests until the input ends."""
-    wire = Wire()
+    step = mmap.mmap(-1, STEP_BYTES)
+    worker = os.fork()  # before anything is loaded, so that the watcher stays small
+    if worker:
+        watch_over(worker, step)
+    wire = Wire(step)
     try:
         lock = take_lock(folder, owner, lock_wait_s)
     except OSError as error:
@@ -439,7 +474,9 @@ class Batch:
 
         SIGALRM keeps its default action, so that the limit holds inside native code that never returns to Python.
         """
-        self.wire.send(type="start", job=job_id, phase=phase)
+        # The sentinel's lines tell the host between two rounds that we are alive.
+        tell = self.wire.note if phase == "measure" else self.wire.send
+        tell(type="start", job=job_id, phase=phase)
         began = time.monotonic()
         before_s = spent_s.get(job_id, 0.0)
         signal.setitimer(signal.ITIMER_REAL, max(0.001, self.settings["time_limit_s"] - before_s))
@@ -448,6 +485,7 @@ class Batch:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             spent_s[job_id] = before_s + time.monotonic() - began
+            self.wire.forget()
 
     def on_clock(self, cpu_ns: int, wall_ns: int) -> int:
         """Choose the reading of the clock that this batch is measured on."""

@@ -23,12 +23,16 @@ from device_agents.transport import Transport
 
 # Behaves as its model's text says: "burn 50" runs for about 50 additions, "kill 9" dies of that signal when it runs,
 # "gate PATH" opens a FIFO, which tells the test that it runs, and never returns. "deaf gate PATH" ignores alarms too.
+# "after 6 kill 9" does so in its seventh run, which is one that is measured, and nothing before.
 _FAKE_RUNTIME = """
 import os, signal, threading
 
 class Interpreter:
     def __init__(self, model_content, num_threads):
         self.words = model_content.decode().split()
+        self.patience = 0
+        if self.words[0] == "after":
+            self.patience, self.words = int(self.words[1]), self.words[2:]
         if self.words[0] not in ("burn", "kill", "exit", "gate", "deaf"):
             raise ValueError("not a model")
 
@@ -38,6 +42,9 @@ class Interpreter:
 
     def invoke(self):
         word, argument = self.words[0], self.words[-1]
+        self.patience -= 1
+        if self.patience >= 0:
+            return
         if word == "burn":
             sum(range(int(argument)))
         elif word == "kill":

@@ -27,6 +27,8 @@ from device_agents.build_agent import build_agent, build_program, find_compiler
 from device_agents.errors import TransportError
 from device_agents.local import LocalTransport
 from device_agents.protocol import (
+    HOST_SILENT_EXIT,
+    End,
     Failed,
     Hello,
     Job,
@@ -35,6 +37,7 @@ from device_agents.protocol import (
     Refusal,
     RowReader,
     Start,
+    alive_line,
     parse_greeting,
     plan_lines,
 )
@@ -223,6 +226,24 @@ def test_the_end_of_input_ends_it_while_it_measures(agent: Agent) -> None:
     agent.some_line()
     agent.process.close_stdin()
     assert agent.process.wait(_TIMEOUT_S) == 0
+
+
+def test_a_host_that_is_still_there_may_say_so_at_any_time(agent: Agent, quick: MeasureSettings) -> None:
+    """Between requests and between the lines of a plan, it has no answer and disturbs none."""
+    job = agent.job("one", subtraction(16))
+    for line in plan_lines(quick, job, [job]):
+        agent.send(alive_line(), line)
+    agent.send(alive_line())
+    reader = RowReader(quick, {"one": job}, frozenset({"one"}))
+    said: list[object] = []
+    while End() not in said:
+        said.append(reader.parse(agent.some_line()))
+    assert [row.ok for row in said if isinstance(row, JobResult)] == [True]
+
+
+def test_a_silent_host_is_given_up_with_the_code_that_the_host_knows() -> None:
+    """The host tells a link that was cut without a word by the code, which both ends name alike."""
+    assert f"HOST_SILENT_EXIT = {HOST_SILENT_EXIT} " in (_NATIVE / "wire.c").read_text()
 
 
 def test_probe_prints_one_line(program: Path) -> None:

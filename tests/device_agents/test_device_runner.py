@@ -30,6 +30,11 @@ class Wire:
         json.dumps(fields, allow_nan=False)
         self.sent.append(fields)
 
+    note = send  # what a death would tell
+
+    def forget(self) -> None:
+        """Nobody dies here."""
+
     def of(self, kind: str, **wanted: object) -> list[dict[str, Any]]:
         """Return the lines of a type with these fields."""
         return [line for line in self.sent if line["type"] == kind and all(line[key] == wanted[key] for key in wanted)]

@@ -226,6 +226,20 @@ def test_a_job_that_kills_the_runner_fails_alone(
 
 
 @pytest.mark.usefixtures("fake_runtime")
+def test_a_job_that_kills_the_runner_while_it_is_measured_fails_alone(
+    host: Device, transport: Transport, shelf: ModelShelf, quick: MeasureSettings
+) -> None:
+    """What is not announced line by line is told by the process that watches over the runner."""
+    jobs = [shelf.job("a", "burn 10"), shelf.job("killer", "after 6 kill 11"), shelf.job("b", "burn 11")]
+    with Session(host, transport) as session:
+        rows = by_id(list(session.measure(jobs, shelf.models, replace(quick, block_size=3))))
+    assert rows["killer"].status == "failed"
+    assert "SIGSEGV" in rows["killer"].error
+    assert rows["a"].ok
+    assert rows["b"].ok
+
+
+@pytest.mark.usefixtures("fake_runtime")
 def test_a_runner_killed_from_outside_is_replaced(
     host: Device,
     transport: Transport,
@@ -253,6 +267,8 @@ def test_a_runner_killed_from_outside_is_replaced(
     [
         ("gate", 60.0, "the job passed its time limit"),
         ("deaf gate", 0.3, "no answer within its limit of 0.25 s"),
+        ("after 6 gate", 60.0, "the job passed its time limit"),
+        ("after 6 deaf gate", 0.3, "no answer within its limit of 0.25 s"),
     ],
 )
 @pytest.mark.usefixtures("fake_runtime")
@@ -266,7 +282,9 @@ def test_a_job_past_its_time_limit_is_ended(
     shelf: ModelShelf,
 ) -> None:
     """A model that hangs is ended by the device, or by the host when the device does not."""
-    settings = MeasureSettings(rounds=1, samples_per_round=1, min_sample_us=1, time_limit_s=0.25, block_size=1)
+    settings = MeasureSettings(
+        rounds=1, samples_per_round=4, min_sample_us=1, warmup_min_ms=0, time_limit_s=0.25, block_size=1
+    )
     jobs = [shelf.job("a", "burn 10"), shelf.job("stuck", f"{word} /dev/null"), shelf.job("b", "burn 11")]
     with Session(host, transport, SessionLimits(grace_s=grace_s)) as session:
         found = by_id(list(session.measure(jobs, shelf.models, settings)))

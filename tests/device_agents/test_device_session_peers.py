@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from device_agents import server
 from device_agents.device import Device
 from device_agents.errors import DeviceBusy, DeviceNotReady, ProtocolError, RunnerFailed
 from device_agents.local import LocalProcess, LocalTransport
@@ -27,10 +28,19 @@ if TYPE_CHECKING:
 Ends = Callable[[int, float], bool]
 
 
-def is_waiting_for_a_lock(pid: int) -> bool:
-    """Look in the kernel's table of locks, which marks who waits with an arrow."""
+def waits_for_a_lock(group: int) -> bool:
+    """Look in the kernel's table of locks, which marks who waits with an arrow, for a process of a group."""
     lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return any(line[1] == "->" and line[2] == "FLOCK" and line[5] == str(pid) for line in lines)
+    waiting = [int(line[5]) for line in lines if line[1] == "->" and line[2] == "FLOCK"]
+    return any(group_of(pid) == group for pid in waiting)
+
+
+def group_of(pid: int) -> int:
+    """Return a process's group, 0 once it has ended."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 class ScriptedTransport(LocalTransport):
@@ -212,6 +222,14 @@ def test_a_session_can_wait_for_another(
     assert not Path(work_dir).exists()
 
 
+def test_who_waits_for_the_lock_is_told_that_the_host_is_there(host: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server gives up on a host that is silent for a minute; waiting for another session may take longer."""
+    monkeypatch.setattr(server, "ALIVE_EVERY_S", 0.05)
+    patient = f"import sys\nassert 'alive' in sys.stdin.readline(){_GREETING}sys.stdin.read()"
+    with Session(host, ScriptedTransport(patient), SessionLimits(lock_wait_s=30)) as session:
+        assert session.hello.engine == "python"
+
+
 class WaitingTransport(LocalTransport):
     """Calls back once the runner it starts waits for the lock."""
 
@@ -223,6 +241,6 @@ class WaitingTransport(LocalTransport):
     def stream(self, argv: Sequence[str]) -> LocalProcess:
         process = super().stream(argv)
         while not self.was_blocked and process._process.poll() is None:  # the kernel offers no event for this
-            self.was_blocked = is_waiting_for_a_lock(process._process.pid)
+            self.was_blocked = waits_for_a_lock(process._process.pid)
         self.when_blocked()
         return process

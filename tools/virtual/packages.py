@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from virtual.kinds import Kind
@@ -27,6 +27,7 @@ _ROOTS = {"mmdebstrap": "mmdebstrap", "/usr/share/keyrings/debian-archive-keyrin
 _EMULATION = {"qemu-aarch64-static": "qemu-user-static", "update-binfmts": "binfmt-support"}
 _SSH = {"sshd": "openssh-server", "ssh-keygen": "openssh-client", "ssh": "openssh-client"}
 _ADB = {"adb": "adb"}
+_MACHINE = {"qemu-system-x86_64": "qemu-system-x86", "setpriv": "util-linux", "unshare": "util-linux"}
 _COMPILER = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
     "/usr/aarch64-linux-gnu/include/stdio.h": "libc6-dev-arm64-cross",
@@ -50,11 +51,22 @@ def ready_host(kinds: Iterable[Kind]) -> None:
     """Install and register what these devices need. Raises VirtualDeviceError naming what is missing."""
     if os.geteuid() != 0:
         raise VirtualDeviceError("network namespaces and mounts need root; run this as root, or with sudo")
-    missing = sorted({package for name, package in _needed(list(kinds)).items() if program(name) is None})
-    if missing:
-        _install(missing)
+    _ready_programs(_needed(list(kinds)))
     if any(kind.arch == "arm64" for kind in kinds) and platform.machine() != "aarch64":
         _register_emulator()
+
+
+def ready_machine_host() -> None:
+    """Install what a virtual machine needs and its image is built with. Raises VirtualDeviceError."""
+    if os.geteuid() != 0 or platform.machine() != "x86_64":
+        raise VirtualDeviceError("the virtual machine's image is built by root on an x86-64 machine")
+    _ready_programs(_ROOTS | _MACHINE)
+
+
+def _ready_programs(needed: Mapping[str, str]) -> None:
+    missing = sorted({package for name, package in needed.items() if program(name) is None})
+    if missing:
+        _install(missing)
 
 
 def _needed(kinds: list[Kind]) -> dict[str, str]:

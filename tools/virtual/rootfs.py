@@ -6,25 +6,16 @@ never used. Read next: `trees.py`, which puts a device's own files around a root
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtual.building import DIES_WITH_US, MIRROR, SUITE, alone, built, pip, remove_unfinished_in
 from virtual.kinds import Kind
-from virtual.places import REPOSITORY, Places, VirtualDeviceError, run, say
+from virtual.places import REPOSITORY, Places, run, say
 
-# a builder and all that it started end with this program, however that ends, and its mounts are its own
-_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-_SUITE = "trixie"  # the first Debian with adbd
-_MIRROR = "http://deb.debian.org/debian"
 PYTHON = "python3.13"  # trixie's
 _PACKAGES = (
     *("adbd", "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "findutils"),
@@ -57,8 +48,8 @@ def ready_roots(places: Places, kinds: Iterable[Kind]) -> dict[str, Root]:
     archs = {kind.arch for kind in kinds} - {"host"}
     if not archs:
         return {}
-    with _alone(places):
-        _remove_unfinished(places)
+    with alone(_roots(places)):
+        remove_unfinished_in(_roots(places))
         native = _root_folder(places, "amd64", None)
         with ThreadPoolExecutor(2) as pool:  # one waits for the network much of the time
             wheels = {arch: pool.submit(_wheel_folder, places, arch, native) for arch in sorted(archs)}
@@ -68,32 +59,22 @@ def ready_roots(places: Places, kinds: Iterable[Kind]) -> dict[str, Root]:
 
 def remove_unfinished(places: Places) -> None:
     """Remove what an interrupted build left."""
-    if (places.state / "roots").exists():
-        with _alone(places):
-            _remove_unfinished(places)
-
-
-def _remove_unfinished(places: Places) -> None:
-    for left in (places.state / "roots").glob(".making-*"):
-        shutil.rmtree(left)
-
-
-@contextmanager
-def _alone(places: Places) -> Iterator[None]:
-    roots = places.state / "roots"  # which sets may share by a link
-    roots.mkdir(parents=True, exist_ok=True)
-    with (roots / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    if _roots(places).exists():
+        with alone(_roots(places)):
+            remove_unfinished_in(_roots(places))
 
 
 def remove_others(places: Places, keep: Iterable[Root]) -> None:
     """Remove what an older recipe built, unless a running device of any set stands on it."""
     kept = {path for root in keep for path in (root.folder, root.wheels)}
-    with _alone(places):
-        for path in set((places.state / "roots").glob("*-*")) - kept:
+    with alone(_roots(places)):
+        for path in set(_roots(places).glob("*-*")) - kept:
             if not _is_mounted(path.resolve()):
                 shutil.rmtree(path)
+
+
+def _roots(places: Places) -> Path:
+    return places.state / "roots"
 
 
 def _is_mounted(folder: Path) -> bool:
@@ -109,17 +90,17 @@ def _is_mounted(folder: Path) -> bool:
 def _root_folder(places: Places, arch: str, native: Path | None) -> Path:
     left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
     packages = [*_PACKAGES, *(_SSH_PACKAGES if arch == "arm64" else ())]
-    include = [f"--include={','.join(packages)}", *left_out, _SUITE]
+    include = [f"--include={','.join(packages)}", *left_out, SUITE]
     recipe = ["mmdebstrap", "--quiet", "--variant=extract", f"--arch={arch}", *include]
 
     def build(folder: Path) -> None:
-        say(f"building a Debian {_SUITE} root for {arch}")
-        run([*_DIES_WITH_US, *recipe, folder, _MIRROR], f"building the {arch} root")
+        say(f"building a Debian {SUITE} root for {arch}")
+        run([*DIES_WITH_US, *recipe, folder, MIRROR], f"building the {arch} root")
         (folder / "usr" / "local").mkdir(exist_ok=True)  # Debian's own is made by a script that did not run
         (folder / "usr" / "bin" / "awk").symlink_to("mawk")
         _compile(folder / "usr" / "lib" / PYTHON, native or folder)
 
-    return _built(places, arch, [*recipe, _COMPILE], build)
+    return built(_roots(places), arch, [*recipe, _COMPILE], build)
 
 
 def _wheel_folder(places: Places, arch: str, native: Path) -> Path:
@@ -130,31 +111,11 @@ def _wheel_folder(places: Places, arch: str, native: Path) -> Path:
 
     def build(folder: Path) -> None:
         say(f"fetching {' and '.join(_WHEELS)} for Python 3.13 on {arch}")
-        install = [*_pip(), "install", "--disable-pip-version-check", "--constraint", constraints, "--target", folder]
-        run([*_DIES_WITH_US, *install, *recipe], f"fetching the {arch} wheels")
+        install = [*pip(), "install", "--disable-pip-version-check", "--constraint", constraints, "--target", folder]
+        run([*DIES_WITH_US, *install, *recipe], f"fetching the {arch} wheels")
         _compile(folder, native)
 
-    return _built(places, f"wheels_{arch}", [*recipe, _COMPILE, constraints.read_text(encoding="utf-8")], build)
-
-
-def _built(places: Places, name: str, recipe: list[str], build: Callable[[Path], None]) -> Path:
-    stamp = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
-    folder = places.state / "roots" / f"{name}-{stamp}"
-    if not folder.exists():
-        making = folder.with_name(f".making-{name}")
-        making.mkdir(parents=True)
-        build(making)
-        making.chmod(0o755)
-        making.rename(folder)
-    return folder
-
-
-def _pip() -> list[str | Path]:
-    for python in (Path(sys.executable), REPOSITORY / ".venv" / "bin" / "python"):
-        pip: list[str | Path] = [python, "-m", "pip"]
-        if python.exists() and subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode == 0:
-            return pip
-    raise VirtualDeviceError(f"{sys.executable} has no pip to fetch the devices' wheels with; install python3-pip")
+    return built(_roots(places), f"wheels_{arch}", [*recipe, _COMPILE, constraints.read_text(encoding="utf-8")], build)
 
 
 def _compile(folder: Path, native: Path) -> None:
@@ -164,4 +125,4 @@ def _compile(folder: Path, native: Path) -> None:
     """
     inside = 'mount --bind "$1" "$2/mnt" && exec chroot "$2" /usr/bin/python3 -c "$3"'
     (native / "mnt").mkdir(exist_ok=True)
-    run([*_DIES_WITH_US, "sh", "-c", inside, "sh", folder, native, _COMPILE], "compiling Python files")
+    run([*DIES_WITH_US, "sh", "-c", inside, "sh", folder, native, _COMPILE], "compiling Python files")

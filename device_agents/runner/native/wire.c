@@ -3,12 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "json.h"
+
+/* A link that was cut without a word must not keep the lock for the hours that TCP waits: the host says every ten
+ * seconds that it is there. The code is HOST_SILENT_EXIT of protocol.py. */
+enum { HOST_SILENT_MS = 60000, HOST_SILENT_EXIT = 75 };
 enum { READ_BYTES = 1 << 16, MAX_QUEUED_BYTES = 64 << 20 };
 
 typedef struct Queued {
@@ -44,16 +50,40 @@ static void put(const char *data, size_t size)
     pthread_mutex_unlock(&guard);
 }
 
+/* Tell whether a line only says that the host is still there; it may come at any time and has no answer. */
+static bool is_alive(const char *data, size_t size)
+{
+    JsonDocument document;
+    bool read = json_read(&document, data, size);
+    const char *type = read ? json_text(document.root, "type") : NULL;
+    bool alive = type != NULL && strcmp(type, "alive") == 0;
+    json_free(&document);
+    return alive;
+}
+
 /* Queue the whole lines of a buffer; returns how many bytes of a begun line are left at its start. */
 static size_t put_lines(char *buffer, size_t size)
 {
     char *at = buffer, *end = buffer + size, *newline;
     while ((newline = memchr(at, '\n', (size_t)(end - at))) != NULL) {
-        put(at, (size_t)(newline - at));
+        if (!is_alive(at, (size_t)(newline - at)))
+            put(at, (size_t)(newline - at));
         at = newline + 1;
     }
     memmove(buffer, at, (size_t)(end - at));
     return (size_t)(end - at);
+}
+
+/* Wait until the host has said something, or end this process when it stays silent. */
+static void await_host(void)
+{
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    int found;
+    do
+        found = poll(&input, 1, HOST_SILENT_MS);
+    while (found < 0 && errno == EINTR);
+    if (found == 0)
+        _exit(HOST_SILENT_EXIT);
 }
 
 static void *read_lines(void *nothing)
@@ -62,6 +92,7 @@ static void *read_lines(void *nothing)
     size_t begun = 0;
     (void)nothing;
     for (;;) {
+        await_host();
         ssize_t got = read(0, buffer + begun, READ_BYTES);
         if (got < 0 && errno == EINTR)
             continue;

@@ -1,4 +1,5 @@
-/* Lines in and out. A thread reads the input, and the end of input ends this process whatever it is doing. */
+/* Lines in and out. A thread reads the input, and its end, or a minute without a line, ends this process whatever it is
+ * doing. Lines that only say that the host is still there are not handed on. */
 #ifndef EDGEKD_WIRE_H
 #define EDGEKD_WIRE_H
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from adb_peers import RealServer, adb_server  # noqa: F401 - the last one is a fixture
-from fault_devices import TARGET_NAME, FaultyDevice, Shelf
+from fault_devices import TARGET_NAME, FaultyDevice, Shelf, entry_of
 from virtual import VirtualDevices
 
 SSH, ADB, ADB_SERVER = "virtual-sshd", "virtual-adbd", "virtual-adbd by adb server"
@@ -31,11 +31,13 @@ def device(
         virtual_devices,
         name,
         sys.executable if name == SSH else "python3",
-        tmp_path / "device" if name == SSH else virtual_devices.root(name) / "data/local/tmp" / tmp_path.name,
+        tmp_path / "device"
+        if name == SSH
+        else Path(entry_of(virtual_devices, name)["root"]) / "data/local/tmp" / tmp_path.name,
         tmp_path / "devices.toml",
     )
     device.scratch.mkdir()
-    device.scratch.chmod(0o755)  # noqa: S103 - the device's user is another
+    device.scratch.chmod(0o755)  # the device's user is another
     _name(device)
     before = device.files()
     try:

@@ -1,35 +1,38 @@
 """A real daemon with something to break: its processes and files seen from the host, its models played by a script.
 
-`FaultyDevice` is one virtual device and one way to it. `host_command` is the product's command line as a process of its
-own, with short blocks, so that rows come while others are still to come.
+`FaultyDevice` is one virtual device and one way to it. Read next: `fault_commands.py`, the host as a process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import select
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fault_commands import LIMIT_S, Command, command_line
 from virtual import VirtualDevices
 
+from device_agents.adb.choice import AdbOptions, connector_for
+from device_agents.adb.transport import AdbTransport
+from device_agents.addresses import Address
 from device_agents.device import Device
 from device_agents.inventory import find_device, open_transport
 from device_agents.protocol import Job, JobResult, MeasureSettings
-from device_agents.session import Session, SessionLimits
+from device_agents.session import DEFAULT_LIMITS, Session, SessionLimits
+from device_agents.ssh import SshTransport
+from device_agents.ssh_link import SshOptions
 from device_agents.transport import Transport
 
-LIMIT_S = 60.0  # for an event that takes a moment: a machine of two busy cores may take long over it
 QUICK = MeasureSettings(rounds=2, samples_per_round=2, min_sample_us=10, warmup_min_ms=0.01, block_size=1)
 TARGET_NAME = "target"  # in the devices.toml of a test
 
@@ -69,17 +72,6 @@ class Interpreter:
             threading.Event().wait()
 """
 
-_DRIVER = """
-import functools, sys
-from dataclasses import replace
-from edgekd import bench
-from edgekd.cli import run
-lock_wait_s, reconnect_s, block_size = sys.argv[1:4]
-bench.MeasureSettings = functools.partial(bench.MeasureSettings, block_size=int(block_size))
-bench._LIMITS = replace(bench._LIMITS, lock_wait_s=float(lock_wait_s), reconnect_s=float(reconnect_s))
-sys.exit(run(sys.argv[4:]))
-"""
-
 
 @dataclass(frozen=True)
 class Gate:
@@ -92,7 +84,8 @@ class Gate:
     def meet(self) -> int:
         """Wait until the model runs; return the process id that its runner has on the device."""
         assert select.select([self.reader], [], [], LIMIT_S)[0], "the model at the gate was never run"
-        return int(os.read(self.reader, 100))
+        with open(self.reader, "rb", buffering=0) as reader:
+            return int(reader.read(100))
 
 
 @dataclass
@@ -122,10 +115,10 @@ class FaultyDevice:
     scratch: Path  # as the host sees it
     toml: Path
 
-    @cached_property
+    @property
     def entry(self) -> dict[str, Any]:
-        """What the listing says of it."""
-        return self.virtual.entry(self.name)
+        """What the listing says of it, apart from its processes, which come and go."""
+        return entry_of(self.virtual, self.name)
 
     @property
     def work(self) -> Path:
@@ -145,8 +138,7 @@ class FaultyDevice:
     def processes(self) -> list[int]:
         """List what runs there, apart from its first process and its daemon with the sessions that this serves."""
         wanted = Path("/run/netns", self.entry["namespace"]).stat().st_ino
-        found = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        return [pid for pid in found if _inode(pid) == wanted and not _is_the_devices_own(pid)]
+        return [pid for pid in _everything() if _inode(pid) == wanted and not _is_the_devices_own(pid)]
 
     def process(self, inner: int) -> int:
         """Return the host's id of a process that the device knows by another."""
@@ -158,7 +150,9 @@ class FaultyDevice:
         if self.entry["transport"] == "adb":
             top = Path(self.entry["root"])
         kept = (self.work, self.scratch)
-        return {path for path in top.rglob("*") if not any(path.is_relative_to(one) for one in kept)} - {*self.work.parents}
+        return {path for path in top.rglob("*") if not any(path.is_relative_to(one) for one in kept)} - {
+            *self.work.parents
+        }
 
     def wait_until_idle(self, limit_s: float = LIMIT_S) -> None:
         """Wait until nothing of ours runs there."""
@@ -169,9 +163,9 @@ class FaultyDevice:
 
     def inside(self, *argv: str) -> str:
         """Run a program of the host among the device's mounts."""
-        target = f"--target={self.entry['daemon_pids'][0]}"
-        done = subprocess.run(["nsenter", target, "--mount", *argv], capture_output=True, text=True, check=True)
-        return done.stdout
+        target = f"--target={self.virtual.entry(self.name)['daemon_pids'][0]}"
+        command = ["nsenter", target, "--mount", *argv]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     # --- what breaks ----------------------------------------------------------------------------------------------
 
@@ -179,37 +173,44 @@ class FaultyDevice:
         """Make a gate for one meeting."""
         folder = self.scratch / "gates"
         folder.mkdir(exist_ok=True)
-        folder.chmod(0o777)  # noqa: S103 - the device's user renames the gate
+        folder.chmod(0o777)  # the device's user renames the gate
         path = folder / name
         os.mkfifo(path)
-        path.chmod(0o666)  # noqa: S103 - and opens it
+        path.chmod(0o666)  # and opens it
         return Gate(path, f"gate {self.there(path)}", os.open(path, os.O_RDONLY | os.O_NONBLOCK))
 
     @contextlib.contextmanager
     def cut(self) -> Iterator[None]:
         """Pull its cable for as long as the block takes."""
-        self.virtual.cut(self.name)
+        # at once: the tool takes longer to start than a copy may have left
+        pull = ["ip", "-n", self.entry["namespace"], "link", "set", "eth0", "down"]
+        subprocess.run(pull, check=True)
         try:
             yield
         finally:
             self.virtual.mend(self.name)
 
     def sessions(self) -> list[int]:
-        """List the processes of the daemon that serve a connection; adbd has none of its own."""
-        listening = {int(pid) for pid in self.virtual.entry(self.name)["daemon_pids"]}
+        """List the processes of an SSH server that serve a connection."""
         wanted = Path("/run/netns", self.entry["namespace"]).stat().st_ino
-        everything = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        return [
-            pid
-            for pid in everything
-            if pid not in listening and _inode(pid) == wanted and "sshd" in command_of(pid).partition(" ")[0]
-        ]
+        return [pid for pid in _everything() if _inode(pid) == wanted and command_of(pid).startswith("sshd: root")]
+
+    def impatient_way(self) -> Transport:
+        """Open a way to it that notices a cut cable within seconds."""
+        address = Address.parse(str(self.entry["address"]))
+        if address.kind == "ssh":
+            keys = {
+                "key": self.virtual.state / "keys" / "id_ed25519",
+                "known_hosts": self.virtual.state / "known_hosts",
+            }
+            return SshTransport(address, SshOptions(**keys, timeout_s=3.0, keepalive_s=0.5, keepalive_count=3))
+        return AdbTransport(connector_for(address, AdbOptions(dead_after_s=2.0)))
 
     # --- measuring ------------------------------------------------------------------------------------------------
 
     def describe(self) -> Device:
-        """Ask what it is."""
-        return find_device(TARGET_NAME)
+        """Say what it is."""
+        return _described(self.name, str(self.entry["address"]))
 
     def scripted(self, program: str = "") -> str:
         """Put an interpreter there whose runtime is FAKE_RUNTIME; `program` is run by it in place of the runner."""
@@ -224,70 +225,60 @@ class FaultyDevice:
             instead = f" {self.there(self.scratch / 'instead.py')}"
         call = f'PYTHONPATH={self.there(package.parent)} exec {self.python}{instead} "$@"'
         path.write_text(f"#!{'/system/bin/sh' if self.entry['transport'] == 'adb' else '/bin/sh'}\n{call}\n")
-        path.chmod(0o755)  # noqa: S103 - the device's user runs it
+        path.chmod(0o755)  # the device's user runs it
         return self.there(path)
 
     @contextlib.contextmanager
     def session(
-        self, limits: SessionLimits, python: str = "", way: Transport | None = None, notes: list[str] | None = None
+        self,
+        limits: SessionLimits = DEFAULT_LIMITS,
+        python: str = "",
+        way: Transport | None = None,
+        notes: list[str] | None = None,
     ) -> Iterator[Session]:
         """Hold a session with it; `python` is an interpreter there, FAKE_RUNTIME's if not given."""
         device = replace(self.describe(), engine="python", python=python or self.scripted())
-        told: Callable[[str], None] = (lambda text: None) if notes is None else notes.append
-        with contextlib.closing(way or open_transport(device)) as transport, Session(
-            device, transport, limits, told
-        ) as session:
+        with self._held(device, limits, way or open_transport(device), notes) as session:
             yield session
 
-    def command(self, *arguments: str, limits: tuple[float, float] = (0.0, 60.0), block_size: int = 4) -> Command:
+    @contextlib.contextmanager
+    def native_session(self) -> Iterator[Session]:
+        """Hold a session with the agent that needs no Python there."""
+        device = replace(self.describe(), engine="native", litert_library=str(_library()))
+        with self._held(device, DEFAULT_LIMITS, open_transport(device), None) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def _held(
+        self, device: Device, limits: SessionLimits, way: Transport, notes: list[str] | None
+    ) -> Iterator[Session]:
+        told: Callable[[str], None] = (lambda text: None) if notes is None else notes.append
+        with contextlib.closing(way), Session(device, way, limits, told) as session:
+            yield session
+
+    def command(self, *arguments: str, limits: tuple[float, float] = (0.0, 60.0)) -> Command:
         """Start edgekd as a process of its own; limits are lock_wait_s and reconnect_s."""
-        argv = [sys.executable, "-c", _DRIVER, *map(str, limits), str(block_size), *arguments, "--device", TARGET_NAME]
-        return Command(argv, self.toml.parent)
+        return Command(command_line(*arguments, "--device", TARGET_NAME, limits=limits), self.toml.parent)
 
 
-class Command:
-    """The command line, running; its output lies in files of its own."""
+@cache
+def entry_of(virtual: VirtualDevices, name: str) -> dict[str, Any]:
+    """What the listing says of a device; asking takes longer than many a test."""
+    return virtual.entry(name)
 
-    def __init__(self, argv: Sequence[str], folder: Path) -> None:
-        paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]))
-        self._stderr = folder / f"stderr-{time.monotonic_ns()}"
-        with self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(folder)},
-            )
 
-    @property
-    def stderr(self) -> str:
-        """What it has said so far."""
-        return self._stderr.read_text(encoding="utf-8")
+@cache
+def _described(name: str, address: str) -> Device:
+    del name, address  # what was described is told by these, not by the file that a test wrote
+    return find_device(TARGET_NAME)
 
-    @property
-    def last_line(self) -> str:
-        """Its last word, which tells what went wrong."""
-        return self.stderr.splitlines()[-1]
 
-    def ends(self, limit_s: float = 2 * LIMIT_S) -> int:
-        """Wait for its end and return its exit code."""
-        code = self.process.wait(limit_s)
-        assert "Traceback" not in self.stderr, self.stderr
-        return code
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until something that it does shows."""
-        until = time.monotonic() + LIMIT_S
-        while not condition():
-            assert self.process.poll() is None, f"it ended before: {self.stderr}"
-            assert time.monotonic() < until, f"it did not come to that: {self.stderr}"
-            time.sleep(0.005)
+def _library() -> Path:
+    """Return the runtime's library for this machine's processor, which both devices have."""
+    spec = importlib.util.find_spec("ai_edge_litert")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).with_name("libLiteRt.so")
 
 
 @contextlib.contextmanager
@@ -336,6 +327,10 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _everything() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def _inode(pid: int) -> int:

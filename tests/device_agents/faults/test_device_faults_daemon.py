@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from fault_devices import QUICK, FaultyDevice, Shelf, meanwhile, statuses
 
 from device_agents.protocol import Job
-from device_agents.session import SessionLimits
 
 pytestmark = pytest.mark.devices
 WAYS = pytest.mark.parametrize(
-    "device", ["virtual-sshd", "virtual-adbd", "virtual-adbd by adb server"], ids=["ssh", "adb", "adb-server"], indirect=True
+    "device",
+    ["virtual-sshd", "virtual-adbd", "virtual-adbd by adb server"],
+    ids=["ssh", "adb", "adb-server"],
+    indirect=True,
 )
 
 
@@ -33,7 +37,7 @@ def test_a_daemon_that_dies_and_comes_back_costs_no_row(device: FaultyDevice, sh
         device.virtual.kill_daemon(device.name)
         device.virtual.restart(device.name)
 
-    with device.session(SessionLimits(), notes=notes) as session, meanwhile(crash):
+    with device.session(notes=notes) as session, meanwhile(crash):
         rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))
     assert statuses(rows) == dict.fromkeys(["a", "b", "fault", "c", "d"], "ok")
     assert "3 rows to go" in notes[0]
@@ -49,7 +53,7 @@ def test_an_ssh_session_that_dies_costs_no_row(device: FaultyDevice, shelf: Shel
         for pid in device.sessions():
             os.kill(pid, signal.SIGKILL)
 
-    with device.session(SessionLimits(), notes=notes) as session, meanwhile(crash):
+    with device.session(notes=notes) as session, meanwhile(crash):
         rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))
     assert statuses(rows) == dict.fromkeys(["a", "b", "fault", "c", "d"], "ok")
     assert "3 rows to go" in notes[0]
@@ -63,7 +67,25 @@ def test_a_runner_that_is_killed_fails_the_running_job_alone(device: FaultyDevic
     def crash() -> None:
         os.kill(device.process(gate.meet()), signal.SIGKILL)
 
-    with device.session(SessionLimits()) as session, meanwhile(crash):
+    with device.session() as session, meanwhile(crash):
         rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))
     assert statuses(rows) == {"a": "ok", "b": "ok", "fault": "failed", "c": "ok", "d": "ok"}
     assert "SIGKILL" in next(row.error for row in rows if not row.ok)
+
+
+def test_a_native_agent_that_is_killed_fails_the_running_job_alone(
+    device: FaultyDevice, shelf: Shelf, add_model: Callable[[int], bytes]
+) -> None:
+    """The same holds without Python on the device."""
+    jobs = [shelf.job(str(count), add_model(count)) for count in range(8, 28)]
+    slow = replace(QUICK, min_sample_us=5000, rounds=4)  # the job that runs and those to come take a while
+    with device.native_session() as session:
+        before, results = session.hello.pid, session.measure(jobs, shelf.models, slow)
+        rows = [next(results)]
+        os.kill(device.process(before), signal.SIGKILL)
+        rows += results
+        assert session.hello.pid != before
+    failed = [row for row in rows if not row.ok]
+    assert statuses(rows).keys() == {job.job_id for job in jobs}
+    assert len(failed) <= 1
+    assert all("SIGKILL" in row.error for row in failed)

@@ -25,7 +25,11 @@ trap '' HUP INT TERM
 cd "$1" || exit 1
 before=''
 { read -r before <fixed-performance; } 2>/dev/null
-case $before in *[!0-9]* | '') ;; *) kill -9 "$before" 2>/dev/null ;; esac  # one that a cut link has left
+case $before in
+    *[!0-9]* | '') ;;
+    # one that a cut link has left; since a restart its number may be another process's
+    *) grep -q fixed-performance "/proc/$before/cmdline" 2>/dev/null && kill -9 "$before" 2>/dev/null ;;
+esac
 echo $$ >fixed-performance || exit 1  # a later session leaves the mode to us while this process lives
 if ! cmd power set-fixed-performance-mode-enabled true </dev/null >/dev/null 2>&1; then
     rm -f fixed-performance

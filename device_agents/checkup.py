@@ -26,7 +26,7 @@ _TIMEOUT_S = 60.0
 # Takes the lock without waiting and gives it back; what is in the file only tells a person who holds it.
 _LOCK = """
 cd "$1" 2>/dev/null || exit 0
-[ -f lock ] && [ ! -L lock ] || exit 0
+[ -f lock ] && [ ! -L lock ] && command -v flock >/dev/null || exit 0
 if flock -n 9; then exit 0; fi 9<lock
 head -c 400 lock; exit 3"""
 _WRITE = 'cd "$1" && : > .edgekd-check && rm .edgekd-check'

@@ -46,6 +46,7 @@ _PATTERNS = (
     "/sys/class/dmi/id/product_name",
 )
 # Source: the makers' prefixes in the kernel's Documentation/devicetree/bindings/vendor-prefixes.yaml
+_MACHINE = re.compile(r"[A-Za-z0-9_]{1,20}")  # as `uname -m` says it; it names folders here, too
 _CHIP = re.compile(r"(?:allwinner|amlogic|brcm|fsl|mediatek|nvidia|qcom|rockchip|samsung|ti),([a-z0-9-]{2,40})\s*$")
 
 
@@ -125,7 +126,7 @@ def _linux(reading: Reading, address: Address) -> _Identity:
     soc = _cpu_model(facts)
     release = value_of(facts.get("/etc/os-release", ""), "PRETTY_NAME") or "unknown"
     kernel = " ".join(facts.get(f"/proc/sys/kernel/{part}", "").strip() for part in ("ostype", "osrelease")).strip()
-    machine = reading.first("machine") or "unknown"
+    machine = _machine(reading)
     return _Identity(
         system="linux",
         serial=facts.get("/sys/firmware/devicetree/base/serial-number", "").strip(),
@@ -150,7 +151,7 @@ def _android(reading: Reading, props: dict[str, str]) -> _Identity:
         codename=props.get("ro.product.device", ""),
         soc=soc,
         os=release,
-        abi=android.abi_of(props, reading.first("machine") or "unknown"),
+        abi=android.abi_of(props, _machine(reading)),
         build_fingerprint=_fingerprint(props.get("ro.build.fingerprint", ""), soc, release),
         work_dir=ANDROID_WORK_DIR,
     )
@@ -169,7 +170,7 @@ def _device(
     return Device(
         name=name,
         address=target.address,
-        serial=target.address.serial or identity.serial or str(target.address).partition("://")[2],
+        serial=_usual_serial(target.address, identity) or identity.serial or str(target.address).partition("://")[2],
         system=identity.system,
         model=identity.model,
         soc=identity.soc,
@@ -190,6 +191,12 @@ def _device(
     )
 
 
+def _usual_serial(address: Address, identity: _Identity) -> str:
+    """Return what adb calls the device, unless that is its name for one more way to it, by wireless debugging."""
+    is_wireless = address.serial.endswith("._adb-tls-connect._tcp") and identity.serial
+    return "" if is_wireless else address.serial
+
+
 def _engine_of(identity: _Identity, known: catalogue.KnownDevice | None, user: UserDevice) -> str:
     if identity.system == "android" and user.litert_library and not user.benchmark_model:
         return "native"  # the only engine that a person has given the files of
@@ -198,6 +205,11 @@ def _engine_of(identity: _Identity, known: catalogue.KnownDevice | None, user: U
 
 def _slug(model: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:40] or "unknown"
+
+
+def _machine(reading: Reading) -> str:
+    machine = reading.first("machine")
+    return machine if _MACHINE.fullmatch(machine) else "unknown"
 
 
 def _home(reading: Reading, address: Address) -> str:

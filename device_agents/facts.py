@@ -88,7 +88,7 @@ def integer_in(facts: Facts, path: str) -> int | None:
 
 def value_of(text: str, key: str) -> str | None:
     """Find a key in lines of `key: value` or `key=value` and return its first value without quotes."""
-    match = re.search(rf"^{re.escape(key)}\s*[:=]\s*(.*)$", text, re.MULTILINE)
+    match = re.search(rf"^{re.escape(key)} *[:=] *(.*)$", text, re.MULTILINE)
     return match.group(1).strip().strip('"') if match else None
 
 

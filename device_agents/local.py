@@ -100,13 +100,16 @@ class LocalProcess:
     def read_line(self, timeout_s: float) -> bytes | None:
         """Return the next line, or None once stdout has ended and no whole line is left."""
         deadline = time.monotonic() + timeout_s
+        is_late = False  # checked apart from `ready`: a process may write to stderr without end
         while True:
             line = self._lines.take()
             if line is not None or not self._stdout_open:
                 return line
-            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            left_s = deadline - time.monotonic()
+            ready = [] if is_late else self._selector.select(max(0.0, left_s))
             if not ready:
                 raise TransportTimeout(f"no line from {self._name} within {timeout_s:g} s")
+            is_late = left_s <= 0
             for key, _ in ready:
                 self._drain(key.fd)
 

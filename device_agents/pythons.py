@@ -24,8 +24,12 @@ RUNTIMES = {  # module → packages that bring it; the first found measures
 _PROBE_TIMEOUT_S = 60.0  # six interpreters on an old board with a slow card
 # The exit code tells the loop below whether to go on. Python 3.8 and older cannot run the runner. Only what most
 # programs load is imported: on an old or emulated board, importlib.metadata alone takes seconds.
+# Python puts the folder that the shell is in before its own: a checkout of TensorFlow in a home is no runtime.
 _PROBE = """
-import json, os, sys
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+import json, os
 if sys.argv[1]:
     sys.path.insert(0, sys.argv[1])
 found = {}
@@ -33,10 +37,10 @@ if sys.version_info >= (3, 9):
     import importlib.util
     for name, packages in json.loads(sys.argv[2]).items():
         spec = importlib.util.find_spec(name)
-        if spec is None:
+        if spec is None or spec.origin is None:
             continue
         found[name] = "unknown"
-        folder = os.path.dirname(os.path.dirname(spec.origin or "")) or "."
+        folder = os.path.dirname(os.path.dirname(spec.origin)) or "."
         for entry in sorted(os.listdir(folder)):
             package, _, version = entry.rpartition(".dist-info")[0].partition("-")
             if package.replace("_", "-").lower() in packages:
@@ -52,6 +56,7 @@ sys.exit(0 if found else 1)
 _SEARCH = """
 probe=$1; site=$2; names=$3; shift 3
 for name in "$@"; do
+  case $name in "~/"*) name=$HOME/${name#??} ;; esac
   path=$(command -v "$name" 2>/dev/null) || continue
   "$path" -c "$probe" "$site" "$names" </dev/null && exit 0
 done
@@ -87,10 +92,11 @@ def _python(line: bytes) -> PythonThere:
         executable, libc = str(answer["executable"]), tuple(clean_text(str(part))[:20] for part in answer["libc"])
         major, minor, micro = (int(part) for part in answer["version"])
         bits, runtimes = int(answer["bits"]), {name: str(answer["runtimes"][name]) for name in answer["runtimes"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ProtocolError("the device's Python did not answer the probe with one JSON line") from error
+    is_version = all(0 <= part < 1000 for part in (major, minor, micro))
     is_path = executable.startswith("/") and executable.isprintable() and len(executable) <= 400
-    if not is_path or len(libc) != 2 or not runtimes.keys() <= RUNTIMES.keys():
+    if not is_path or not is_version or len(libc) != 2 or not runtimes.keys() <= RUNTIMES.keys():
         raise ProtocolError(f"the device's Python answered the probe with nonsense: {clean_text(executable)[:80]!r}")
     ordered = {name: clean_text(runtimes[name])[:40] for name in RUNTIMES if name in runtimes}
     return PythonThere(executable, (major, minor, micro), bits, (libc[0], libc[1]), ordered)

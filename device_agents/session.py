@@ -12,10 +12,6 @@ Read next: `server.py` for that process, `batch.py` for what waits, `protocol.py
 
 from __future__ import annotations
 
-import getpass
-import re
-import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -45,7 +41,7 @@ from device_agents.protocol import End, Failed, Hello, Job, JobResult, MeasureSe
 from device_agents.questions import Layer, Node
 from device_agents.server import RunnerDied, Server
 from device_agents.transport import Transport
-from device_agents.work_folder import WorkFolder, model_path, program_path
+from device_agents.work_folder import WorkFolder, model_path, owner_label, program_path
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts to come back; the last one is repeated
 _MAX_LOSSES = 8  # broken links without a row between them
@@ -95,7 +91,7 @@ class Session:
         self._limits = limits
         self._note = note
         self._engine = engine_named(device.engine)
-        self._owner = _owner()
+        self._owner = owner_label()
         self._folder = WorkFolder(transport, device.work_dir, limits.command_timeout_s)
         self._steadiness = Steadiness(device, transport, note)
         self._server: Server | None = None
@@ -347,13 +343,3 @@ def _pauses() -> Iterable[float]:
     yield from _RETRY_S
     while True:
         yield _RETRY_S[-1]
-
-
-def _owner() -> str:
-    """Say in the device's lock who measures: a person's name on a machine, and a word that no other session has."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        user = "someone"
-    label = re.sub(r"[^A-Za-z0-9@._-]", "-", f"{user}@{socket.gethostname()}")[:80]
-    return f"{label} {secrets.token_hex(4)}"

@@ -7,6 +7,7 @@ Read next: `wheels.py` for where packages come from, `user_devices.py` for the f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zipfile
@@ -18,7 +19,7 @@ from device_agents import user_devices
 from device_agents.checkup import lock_check
 from device_agents.describe import Description, Target
 from device_agents.device import Device
-from device_agents.errors import DeviceBusy, SetupFailed, TransportError
+from device_agents.errors import DeviceBusy, DeviceError, SetupFailed, TransportError
 from device_agents.facts import read
 from device_agents.readiness import read_conditions
 from device_agents.strict_json import clean_lines, clean_text
@@ -69,6 +70,7 @@ print(importlib.metadata.version("ai-edge-litert"))
 _SWAP = (
     'cd "$1" && rm -rf site.old && { [ ! -e site ] || mv site site.old; } && mv site.new site && rm -rf site.old wheels'
 )
+_DROP = 'cd "$1" && rm -rf wheels site.new'
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,11 @@ def set_up(
         for key, path in (("benchmark_model", request.benchmark_model), ("litert_library", request.litert_library))
         if path is not None
     }
-    if device.engine == "python":
+    if device.engine == "python" and not (given and description.python is None):
         done.append(_set_up_python(description, transport, request, note))
     elif device.engine == "native" and not (request.litert_library or device.litert_library):
         given["litert_library"] = _library_from_wheel(description, transport, request, note)
-    elif device.engine == "benchmark_model" and not (request.benchmark_model or device.benchmark_model):
+    elif device.engine == "benchmark_model" and not (given or device.benchmark_model):
         raise SetupFailed(
             f"{device.name}: the engine benchmark_model needs Google's program for {device.abi}; get it from the "
             "TensorFlow Lite performance tools page and give it with --benchmark-model PATH"
@@ -114,7 +116,10 @@ def set_up(
 def _set_up_python(description: Description, transport: Transport, request: SetupRequest, note: Note) -> str:
     device, python = description.device, description.python
     if python is None:
-        raise SetupFailed(f"{device.name}: no Python 3.9 or later was found there; install python3, or --engine native")
+        raise SetupFailed(
+            f"{device.name}: no Python 3.9 or later was found there; install python3, "
+            "or give --litert-library PATH and measure with --device-engine native"
+        )
     version = ".".join(map(str, python.version))
     if python.version < (3, 9):
         raise SetupFailed(f"{device.name}: {python.executable} is Python {version}; 3.9 or later is needed")
@@ -139,13 +144,18 @@ def install(device: Device, transport: Transport, python: str, wheels: Sequence[
     WorkFolder(transport, device.work_dir).prepare()
     _see_space(device, transport, wheels)
     note(f"{device.name}: copying {len(wheels)} wheels, {sum(w.stat().st_size for w in wheels) >> 20} MiB")
-    _run(device, transport, ["sh", "-c", 'mkdir -p -m 700 "$1"/wheels', "sh", device.work_dir], "make a folder")
-    transport.push_all({f"{device.work_dir}/wheels/{wheel.name}": wheel for wheel in wheels})
-    hashes = json.dumps({wheel.name: sha256_of(wheel) for wheel in wheels})
-    note(f"{device.name}: unpacking and importing")
-    _run(device, transport, [python, "-c", _UNPACK, device.work_dir, hashes], "unpack the wheels")
-    done = _run(device, transport, [python, "-c", _IMPORT, f"{device.work_dir}/site.new"], "import the runtime")
-    _run(device, transport, ["sh", "-c", _SWAP, "sh", device.work_dir], "put the packages in place")
+    try:
+        _run(device, transport, ["sh", "-c", 'mkdir -p -m 700 "$1"/wheels', "sh", device.work_dir], "make a folder")
+        transport.push_all({f"{device.work_dir}/wheels/{wheel.name}": wheel for wheel in wheels})
+        hashes = json.dumps({wheel.name: sha256_of(wheel) for wheel in wheels})
+        note(f"{device.name}: unpacking and importing")
+        _run(device, transport, [python, "-c", _UNPACK, device.work_dir, hashes], "unpack the wheels")
+        done = _run(device, transport, [python, "-c", _IMPORT, f"{device.work_dir}/site.new"], "import the runtime")
+        _run(device, transport, ["sh", "-c", _SWAP, "sh", device.work_dir], "put the packages in place")
+    except BaseException:  # an interrupt, too, leaves no hundreds of MB that nobody would look for
+        with contextlib.suppress(DeviceError):  # the first error is the one to tell; the link may be lost
+            transport.run(["sh", "-c", _DROP, "sh", device.work_dir], _TIMEOUT_S)
+        raise
     return clean_text(done.stdout.decode("utf-8", "replace")).strip()[:40]
 
 

@@ -8,7 +8,6 @@ It sends nothing: `ssh.py` and `adb/transport.py` do.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 
 from device_agents.errors import ProtocolError, TransportError
@@ -26,6 +25,8 @@ _WATCHED = (
     "pid=$!; (while read -r _ <&3; do :; done; kill -9 -$$) >/dev/null 2>&1 & "
     'watch=$!; exec 3<&-; wait "$pid"; code=$?; kill -9 "$watch" 2>/dev/null; exit "$code"'
 )
+# Plain words as every login shell leaves them: a leading = means a program to zsh, % a process to fish.
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:,@+-][A-Za-z0-9_./:,@+=-]*\Z", re.ASCII)
 _MISSING = b"missing "
 _GROUP = re.compile(rb"\d{1,10}\Z")
 
@@ -54,11 +55,25 @@ def group_of(line: bytes) -> int:
         name = line.removeprefix(_MISSING)[:200].decode("utf-8", "replace")
         raise TransportError(f"cannot start {name!r}: the device has no such program")
     if not _GROUP.match(line) or int(line) < 2:  # 0 and 1 would end our own group, or everything
-        raise ProtocolError(f"expected a process id from the device's shell, got {line[:80]!r}")
+        raise ProtocolError(
+            f"expected a process id from the device's shell, got {line[:80]!r}; "
+            "does a start-up file of that shell (.bashrc) print something without a terminal?"
+        )
     return int(line)
+
+
+def quoted(word: str) -> str:
+    """Quote a word for whatever shell the user of the device logs in with: those of POSIX, zsh and fish.
+
+    fish takes a backslash in single quotes for an escape, so that each stands in double quotes, as quotes do.
+    """
+    if _PLAIN_WORD.match(word):
+        return word
+    doubled = "".join({"'": "'\"'\"'", "\\": "'\"\\\\\"'"}.get(char, char) for char in word)
+    return f"'{doubled}'"
 
 
 def _line(script: str, argv: Sequence[str]) -> str:
     if any("\0" in argument for argument in argv):
         raise ProtocolError(f"an argument of {argv[0]!r} holds a NUL character, which no command can take")
-    return f"exec sh -c {shlex.quote(script)} sh {shlex.join(argv)}"
+    return f"exec sh -c {quoted(script)} sh {' '.join(map(quoted, argv))}"

@@ -21,6 +21,7 @@ from device_agents.errors import LinkLost, ProtocolError, TransportError, Transp
 from device_agents.lines import LineBuffer
 from device_agents.shell import command_line, group_of, kill_line, watched_line
 from device_agents.ssh_loop import LoopThread
+from device_agents.strict_json import clean_text
 from device_agents.transport import MAX_LINE_BYTES, Completed
 
 _STDERR_TAIL_BYTES = 8192  # enough for a traceback; a chatty library must not fill our memory
@@ -82,7 +83,9 @@ async def _open(
     except asyncssh.ChannelOpenError as error:
         if connection.is_closed() or error.reason == "SSH connection closed":
             raise LinkLost("the connection to the device was lost") from error
-        raise TransportError(f"the device starts no command: {error.reason}; are too many running?") from error
+        raise TransportError(
+            f"the device starts no command: {clean_text(error.reason)}; are too many running?"
+        ) from error
     except (asyncssh.Error, OSError) as error:
         raise LinkLost("the connection to the device was lost") from error
     return channel, opened[0]

@@ -15,6 +15,7 @@ import asyncssh
 
 from device_agents.errors import LinkLost, TransportError
 from device_agents.ssh_link import SshLink
+from device_agents.strict_json import clean_text
 from device_agents.whole_file import part_name, whole_file
 
 _IN_FLIGHT = 32  # files; each costs some round trips, and a server's open files are limited
@@ -77,7 +78,7 @@ async def _sftp(link: SshLink) -> asyncssh.SFTPClient:
         try:
             link.sftp = await link.connection.start_sftp_client()
         except (asyncssh.Error, OSError) as error:
-            message = f"the device serves no files (SFTP): {error}; install openssh-sftp-server there"
+            message = f"the device serves no files (SFTP): {clean_text(str(error))}; install openssh-sftp-server there"
             raise _failure(link, error, message) from error
     return link.sftp
 
@@ -109,4 +110,4 @@ def _failure(link: SshLink, error: Exception, message: str) -> TransportError:
 
 
 def _reason(error: asyncssh.Error) -> str:
-    return " ".join(str(error.reason).split()) or type(error).__name__
+    return clean_text(" ".join(str(error.reason).split())) or type(error).__name__  # the device's own words

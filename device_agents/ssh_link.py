@@ -20,6 +20,7 @@ import asyncssh
 from device_agents.addresses import Address
 from device_agents.errors import DeviceError, DeviceNotReady, DeviceOffline, NotAuthorised
 from device_agents.ssh_trust import HostName, KnownKey, Trust
+from device_agents.strict_json import clean_text
 
 _MAX_DEPTH = 8  # a jump host behind a jump host and so on; more are a circle
 _CLOSE_S = 2.0  # a dead peer answers no goodbye
@@ -226,7 +227,7 @@ def _refusal(error: Exception, who: str, options: SshOptions) -> DeviceError:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, asyncssh.Error):
-        return str(error.reason)
+        return clean_text(" ".join(str(error.reason).split()))  # the other side's own words
     if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)  # asyncio's own text tells the address only
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

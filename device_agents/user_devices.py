@@ -183,8 +183,15 @@ def _device(name: str, table: object, path: Path) -> UserDevice:
     values = {key: _value(key, value, where) for key, value in table.items()}
     for key in _PATHS:
         if values.get(key):
-            values[key] = str(path.parent.absolute() / Path(values[key]).expanduser())
+            values[key] = str(path.parent.absolute() / _expanded(values[key], f"{where}: {key}"))
     return UserDevice(name=name, source=path, **values)
+
+
+def _expanded(text: str, where: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidRequest(f"{where} is {text!r}, and there is no home of that user") from error
 
 
 def check_name(name: str, where: str) -> None:

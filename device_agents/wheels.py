@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,11 +41,11 @@ class WheelTarget:
     def of(python: PythonThere, abi: str) -> WheelTarget:
         """Return the target for a Python on a device. Raises SetupFailed when no wheels can fit it."""
         name, version = python.libc
-        major, _, minor = version.partition(".")
-        if name != "glibc" or major != "2" or not minor.isdigit():
+        minor = re.fullmatch(r"2\.([0-9]{1,3})", version)
+        if name != "glibc" or minor is None:
             raise SetupFailed(f"its C library is {name or 'unknown'} {version}; wheels of {PACKAGE} need glibc")
         machine = "armv7l" if python.bits == 32 and abi in ("aarch64", "armv7l") else abi
-        return WheelTarget(python.version[:2], int(minor), machine)
+        return WheelTarget(python.version[:2], int(minor[1]), machine)
 
     @property
     def label(self) -> str:
@@ -109,7 +110,7 @@ def _download(target: WheelTarget, source: Path | None, requirements: Sequence[s
         said = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "no reason given")
     raise SetupFailed(
         f"no wheels of {PACKAGE} for {target.label}: {said.removeprefix('ERROR:').strip()}; "
-        "give them with --wheels FOLDER, or use --engine native"
+        "give them with --wheels FOLDER, or measure with the engine native: --device-engine native"
     )
 
 

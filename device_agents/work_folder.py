@@ -10,7 +10,10 @@ Read next: `session.py`, which measures with what was put here; `runner/edgekd_f
 
 from __future__ import annotations
 
+import getpass
 import re
+import secrets
+import socket
 from collections.abc import Iterable, Mapping
 from hashlib import file_digest, sha256
 from importlib.resources import files
@@ -100,3 +103,13 @@ def program_path(name: str, local: Path) -> str:
     except OSError as error:
         raise DeviceNotReady(f"{name}: {local} cannot be read here: {error.strerror}; give its right path") from error
     return f"bin/{digest[:16]}-{name}"
+
+
+def owner_label() -> str:
+    """Say in the device's lock who measures: a person's name on a machine, and a word that no other session has."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        user = "someone"
+    label = re.sub(r"[^A-Za-z0-9@._-]", "-", f"{user}@{socket.gethostname()}")[:80]
+    return f"{label} {secrets.token_hex(4)}"

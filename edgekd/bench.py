@@ -18,10 +18,12 @@ from typing import Self
 
 from device_agents.connect import ConnectOptions
 from device_agents.device import Device
+from device_agents.engines import engine_named
+from device_agents.errors import ProtocolError
 from device_agents.inventory import find_device, find_devices, open_transport
 from device_agents.protocol import Job, JobResult, MeasureSettings
 from device_agents.questions import Layer, Node
-from device_agents.readiness import differences, read_conditions, throttled, wait_until_cool, warnings_of
+from device_agents.readiness import Conditions, differences, read_conditions, throttled, wait_until_cool, warnings_of
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
 from edgekd.config import Settings
@@ -37,7 +39,9 @@ ROUNDS = MeasureSettings().rounds
 _SENTINEL = "sentinel"
 _MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
 _DELEGATE = "xnnpack"  # what LiteRT applies by default on a CPU
-_LOOK_EVERY_S = 5.0  # between two looks at a device's heat: each costs it some 20 ms
+# Looks at a device's heat cost it some 20 ms each. Rows of one block come all at once, so that one look tells of them.
+_LOOK_EVERY_S = 5.0
+_BLOCK_PAUSE_S = 0.3
 
 
 class MeasuringFailed(EdgekdError):
@@ -67,7 +71,7 @@ class DeviceChoice:
         return list(map(self._with_engine, find_devices(self.name, self.serial or None, self.connection)))
 
     def _with_engine(self, device: Device) -> Device:
-        return replace(device, engine=self.engine or device.engine)
+        return replace(device, engine=engine_named(self.engine).name if self.engine else device.engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +141,32 @@ class Bench:
         settings = MeasureSettings(
             threads=device.threads, rounds=rounds, sentinel_job_id=_SENTINEL, cpu_mask=device.cpu_mask
         )
-        watch = _Watch(device, self._transport, self._on_warning)
+        watch, clock = _Watch(device, self._transport, self._on_warning), self.key.clock
         for result in self._session.measure(jobs, files, settings):
             if result.job_id == _SENTINEL and not result.ok:
                 raise MeasuringFailed(f"device {device.name} could not measure the sentinel: {result.error}")
+            if result.ok and result.clock != clock:
+                raise ProtocolError(f"device {device.name} measured on its {result.clock} clock, said it has {clock}")
             if result.job_id != _SENTINEL:
                 yield _measurement(device.name, result, watch.flags())
 
-    def measure_settled(self, models: Sequence[Model], sentinel_ns: int) -> dict[str, Measurement]:
-        """Measure a few models, again while the machine is slower than when its sentinel took `sentinel_ns`.
+    def measure_settled(
+        self, models: Sequence[Model], sentinel_ns: int = 0, attempts: int = _MAX_ATTEMPTS
+    ) -> dict[str, Measurement]:
+        """Measure a few models, again what was disturbed or slower than when the machine's sentinel took `sentinel_ns`.
 
-        Every sample of every attempt is kept. After _MAX_ATTEMPTS the best that could be had is given; its sentinel_ns
-        says how slow the machine still was.
+        Attempts at one model are joined as `merged` says. After the last one the best that could be had is given; its
+        flags and its sentinel_ns say how disturbed and how slow the machine still was.
         """
         limit_ns = SLOW * sentinel_ns if sentinel_ns else math.inf  # 0 is unknown: then any speed will do
         found = {m.subject: m for m in self.measure(models)}
-        for _ in range(_MAX_ATTEMPTS - 1):
-            if all(m.sentinel_ns <= limit_ns for m in found.values()):
+        for _ in range(attempts - 1):
+            doubtful = {name for name, m in found.items() if m.sentinel_ns > limit_ns or m.disturbances}
+            if not doubtful:
                 break
-            again = {m.subject: m for m in self.measure(models)}
-            found = {name: merged(m, replace(again[name], attempt=m.attempt + 1)) for name, m in found.items()}
+            for again in self.measure([model for model in models if model.name in doubtful]):
+                before = found[again.subject]
+                found[again.subject] = merged(before, replace(again, attempt=before.attempt + 1))
         return found
 
     def outputs(self, model: Model, inputs: bytes, layers: Sequence[Layer]) -> tuple[bytes, ...]:
@@ -191,20 +201,25 @@ class _Watch:
         """Wait for the device to be cool. Raises DeviceNotReady when it stays hot."""
         self._device, self._transport, self._note = device, transport, note
         self._before = None if device.address.kind == "local" else wait_until_cool(device, transport, note=note)
-        self._looked_s = time.monotonic()
+        self._looked_s = self._row_s = time.monotonic()
         self._flags: tuple[str, ...] = ()
 
     def flags(self) -> tuple[str, ...]:
         """Give what is to be said of a row that came just now."""
-        if self._before is None or time.monotonic() - self._looked_s < _LOOK_EVERY_S:
-            return self._flags
+        now_s = time.monotonic()
+        is_due = now_s - self._row_s >= _BLOCK_PAUSE_S or now_s - self._looked_s >= _LOOK_EVERY_S
+        if self._before is not None and is_due:
+            self._look(self._before)
+        self._row_s = time.monotonic()
+        return self._flags
+
+    def _look(self, before: Conditions) -> None:
         now = read_conditions(self._device, self._transport)
-        signs = differences(self._before, now)
+        signs = differences(before, now)
         for sign in signs if not self._flags else ():
-            self._note(f"{self._device.name}: {sign}; these rows are measured again once it is cool")
+            self._note(f"{self._device.name}: {sign}; the rows of that time are flagged")
         self._flags = (THROTTLED,) if signs or throttled(now) else ()
         self._before, self._looked_s = now, time.monotonic()
-        return self._flags
 
 
 def _sentinel() -> Model:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgekd.bench import DeviceChoice
 
 _ALL = "all"
+_FEW = 5
 
 
 def add_device(target: argparse.ArgumentParser) -> None:
@@ -88,8 +89,11 @@ def profile(options: argparse.Namespace) -> None:
         progress.stage("profile")
         table = profile(request, progress.step, progress.note)
     errors = {dtype: fit.heldout_mean_error for dtype, fit in table.calibrations.items()}
-    counts = {"rows": len(table.rows), "networks": len(table.networks)}
+    flagged = [m.subject for m in table.measurements if m.disturbances]
+    counts = {"rows": len(table.rows), "networks": len(table.networks), "disturbed": len(flagged)}
     text = [f"{path}: {counts['rows']} operators, {counts['networks']} whole networks"]
+    text += [f"  disturbed whenever it was measured, and flagged so: {subject}" for subject in flagged[:_FEW]]
+    text += [f"  and {len(flagged) - _FEW} more"] if len(flagged) > _FEW else []
     text += [
         f"  {dtype}: networks left out are predicted within {100 * e:.1f} % on average" for dtype, e in errors.items()
     ]
@@ -110,13 +114,16 @@ def bench(options: argparse.Namespace) -> None:
 def _times(bench: Any, models: list[Any]) -> tuple[Any, list[str]]:
     import dataclasses
 
-    rows = {m.subject: m for m in bench.measure(models)}
+    from latency_tables.builder import MAX_ATTEMPTS
+
+    rows = bench.measure_settled(models, attempts=MAX_ATTEMPTS)
+    how = {name: getattr(bench.key, name) for name in ("engine", "runtime", "runtime_version", "clock")}
     text = [
         f"{name}: {m.quiet_ms:.4g} ms undisturbed, median {m.median_ms:.4g} ms, on the wall {m.wall_median_ms:.4g} ms"
         + "".join(f", {flag}" for flag in m.flags)
         for name, m in rows.items()
     ]
-    times = {name: {"quiet_ms": m.quiet_ms, "median_ms": m.median_ms} for name, m in rows.items()}
+    times = {name: {**how, "quiet_ms": m.quiet_ms, "median_ms": m.median_ms} for name, m in rows.items()}
     return {name: {**times[name], **dataclasses.asdict(m)} for name, m in rows.items()}, text
 
 

@@ -32,10 +32,11 @@ def outputs_check(device: Device, transport: Transport) -> Check:
     model = random_model(graph_of(space, space.reference()))
     values = np.random.default_rng(_SEED).uniform(-1, 1, space.input_shape).astype(np.float32)
     wanted, layer = _on_host(model, values)
-    (got,) = _on_device(device, transport, model, values, layer)
-    found = np.frombuffer(got, np.float32)
-    if found.shape != wanted.shape:
-        return _wrong(f"{found.size} numbers come out of a small network, {wanted.size} here")
+    got = _on_device(device, transport, model, values, layer)
+    sizes = [len(output) for output in got]
+    if sizes != [wanted.nbytes]:
+        return _wrong(f"outputs of {sizes} bytes come out of a small network, [{wanted.nbytes}] here")
+    found = np.frombuffer(got[0], np.float32)
     error = float(np.abs(found - wanted).max())
     text = f"a small network's outputs are within {error:.1e} of this machine's"
     if not error <= TOLERANCE:  # so that NaN fails too

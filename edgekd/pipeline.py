@@ -215,14 +215,15 @@ def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyMod
 
     Raises:
         DataError: there is no table.
-        OtherSettings: it was measured on another device or system.
+        OtherSettings: it was measured on another device or system, or by another engine.
         InfeasibleTarget: no architecture of the space meets the target.
 
     """
     if not table_path.exists():
         raise DataError(f"table {table_path} does not exist; measure it first with: edgekd profile")
     table, device = load_table(table_path), DeviceChoice.of(settings).find()
-    for name, here in (("device", device.name), ("build_fingerprint", device.build_fingerprint)):
+    here_now = {"device": device.name, "build_fingerprint": device.build_fingerprint, "engine": device.engine}
+    for name, here in here_now.items():
         if getattr(table.key, name) != here:
             raise OtherSettings(table_path, name, getattr(table.key, name), here)
     latency = LatencyModel.of(space_named(settings.space), table)

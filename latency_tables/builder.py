@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from latency_tables.calibrate import Calibration, Observation, calibrate
-from latency_tables.schema import CONTENDED, THROTTLED, Measurement, Network, OpSpec
+from latency_tables.schema import Measurement, Network, OpSpec
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
@@ -53,13 +53,11 @@ class Plan:
     def slow(self, table: LatencyTable) -> list[Subject]:
         """List what was measured beside a slow sentinel or disturbed, and may be tried again."""
         limit_ns = SLOW * table.sentinel_ns
-        # On its own clock a thread does not see what others do; on the wall that is in the row.
-        harm = {THROTTLED} if table.key.clock == "thread_cpu" else {THROTTLED, CONTENDED}
 
         def is_slow(measurement: Measurement | None) -> bool:
             if measurement is None or measurement.attempt >= self.attempts:
                 return False
-            return measurement.sentinel_ns > limit_ns or not harm.isdisjoint(measurement.flags)
+            return measurement.sentinel_ns > limit_ns or bool(measurement.disturbances)
 
         ops = [op for op in self.ops if is_slow(table.rows.get(op.key))]
         known = {name: network.measurement for name, network in table.networks.items()}

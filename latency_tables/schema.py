@@ -198,6 +198,15 @@ class Measurement:
     flags: tuple[str, ...] = ()  # "contended": others took the CPU; "throttled": its clock was held down; "denormal"
 
     @property
+    def disturbances(self) -> frozenset[str]:
+        """Give the flags that speak against the samples; those may differ from what the subject takes by itself.
+
+        Others who took the CPU are in times on the wall alone: a thread's own clock stands still meanwhile.
+        """
+        on_wall = self.samples_ns == self.wall_samples_ns
+        return frozenset(self.flags) & ({THROTTLED, CONTENDED} if on_wall else {THROTTLED})
+
+    @property
     def quiet_ms(self) -> float:
         """Give the fastest sample in ms: the time on an undisturbed machine, which tables and predictions speak of.
 
@@ -221,7 +230,7 @@ class Measurement:
 def merged(earlier: Measurement, later: Measurement) -> Measurement:
     """Join two attempts at one subject: all samples are kept, and the better sentinel counts.
 
-    Samples of a throttled attempt are dropped once there is one that was not.
+    Samples of a disturbed attempt are dropped once there is one that was less so.
 
     Raises:
         ValueError: they are not successive attempts at the same subject.
@@ -231,9 +240,9 @@ def merged(earlier: Measurement, later: Measurement) -> Measurement:
         raise ValueError(
             f"attempt {later.attempt} at {later.subject} does not follow attempt {earlier.attempt} at {earlier.subject}"
         )
-    if THROTTLED in earlier.flags and THROTTLED not in later.flags:
+    if later.disturbances < earlier.disturbances:
         return later
-    if THROTTLED in later.flags and THROTTLED not in earlier.flags:
+    if earlier.disturbances < later.disturbances:
         return dataclasses.replace(earlier, attempt=later.attempt)
     known = [m.sentinel_ns for m in (earlier, later) if m.sentinel_ns]
     return dataclasses.replace(

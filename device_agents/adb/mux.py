@@ -107,11 +107,13 @@ class Mux:
             raise LinkLost(f"{self.name} began a new connection; it was restarted")
         with self.changed:
             stream = self._streams.get(packet.arg1)
-            if stream is None:  # one that we closed while this was on its way, or one that we never asked for
-                return
-            stream.take(packet)
-            self.changed.notify_all()
-        if packet.command == b"OKAY":
+            if stream is not None:
+                stream.take(packet)
+                self.changed.notify_all()
+        if stream is None:  # one that we closed while this was on its way, or one that we never asked for
+            if packet.command == b"OKAY" and packet.arg0:  # one that we gave up on opened after all: nobody reads it
+                self.send(Packet(b"CLSE", packet.arg1, packet.arg0))
+        elif packet.command == b"OKAY":
             stream.flush()
 
 

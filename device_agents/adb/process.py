@@ -50,11 +50,13 @@ class ShellProcess:
     def read_line(self, timeout_s: float) -> bytes | None:
         """Return the next line, or None once the process has ended and no whole line is left."""
         deadline = time.monotonic() + timeout_s
+        complaint = f"no line from {self._name} within {timeout_s:g} s"
+        is_late = False
         while True:
             line = self._take_line()
             if line is not None or self.has_ended:
                 return line
-            self._advance(deadline, f"no line from {self._name} within {timeout_s:g} s")
+            is_late = self._advance_again(deadline, complaint, is_late)
 
     def close_stdin(self) -> None:
         """Close the process's standard input."""
@@ -78,10 +80,11 @@ class ShellProcess:
     def wait(self, timeout_s: float) -> int:
         """Return the exit code, 128+n for signal n."""
         deadline = time.monotonic() + timeout_s
+        is_late = False
         while (code := self._shell.exit_code) is None:
             if self._killed:
                 raise LinkLost(f"{self._name} was ended, and said no exit code any more")
-            self._advance(deadline, f"{self._name} did not end within {timeout_s:g} s")
+            is_late = self._advance_again(deadline, f"{self._name} did not end within {timeout_s:g} s", is_late)
         return code
 
     def stderr_tail(self) -> str:
@@ -97,10 +100,20 @@ class ShellProcess:
 
     def _flush(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
+        complaint = f"{self._name} did not read its input within {timeout_s:g} s"
+        is_late = False
         while self._shell.unsent:
-            self._advance(deadline, f"{self._name} did not read its input within {timeout_s:g} s")
+            is_late = self._advance_again(deadline, complaint, is_late)
             if self._shell.exit_code is not None:
                 raise TransportError(f"{self._name} no longer reads its input: it has ended")
+
+    def _advance_again(self, deadline: float, complaint: str, is_late: bool) -> bool:
+        """Move bytes and return whether that was the last time: a process that writes without end is late, too."""
+        if is_late:
+            raise TransportTimeout(complaint)
+        is_late = time.monotonic() >= deadline
+        self._advance(deadline, complaint)
+        return is_late
 
     def _advance(self, deadline: float, complaint: str) -> None:
         """Move bytes until some moved. Raises TransportTimeout with the complaint."""
@@ -118,10 +131,11 @@ class ShellProcess:
     def _end(self) -> None:
         """End the group and read to the exit code, dropping lines; the last words on stderr explain much."""
         deadline = time.monotonic() + _KILL_WAIT_S
+        is_late = False
         while self._group is None and self._shell.exit_code is None:
             line = self._lines.take()
             if line is None:
-                self._advance(deadline, f"{self._name} did not say its process group")
+                is_late = self._advance_again(deadline, f"{self._name} did not say its process group", is_late)
             else:
                 self._group = group_of(line)
         with contextlib.suppress(TransportTimeout):  # does the stream still stand, or has it ended without our notice?
@@ -130,7 +144,7 @@ class ShellProcess:
             self._end_group(self._group)
         while self._shell.exit_code is None:
             self._lines = LineBuffer(self._name)
-            self._advance(deadline, f"{self._name} does not die")
+            is_late = self._advance_again(deadline, f"{self._name} does not die", is_late)
 
 
 def run_to_end(shell: ShellStream, end_group: Callable[[int], None], timeout_s: float) -> Completed:

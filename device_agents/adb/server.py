@@ -204,8 +204,7 @@ class ServerConnector:
             try:
                 call.ask(service)
             except _Refused as error:
-                reason = clean_text(str(error))
-                raise DeviceNotReady(f"{self.name} does not offer the service {service[:40]!r}: {reason}") from error
+                raise self._refusal(service, clean_text(str(error))) from error
             return call.detach()
         except BaseException:
             call.close()
@@ -224,6 +223,12 @@ class ServerConnector:
             call.ask(request)
         except _Refused as error:
             raise self._meaning(clean_text(str(error))) from error
+
+    def _refusal(self, service: str, reason: str) -> DeviceError:
+        """Tell a service that there is none from a device that has just gone away, which may come back."""
+        if self._state() != "device":
+            return DeviceOffline(f"{self.name} went away ({reason}); see that its cable or network is up")
+        return DeviceNotReady(f"{self.name} does not offer the service {service[:40]!r}: {reason}")
 
     def _meaning(self, reason: str) -> DeviceError:
         """Say what the server's own words mean for a person."""
@@ -270,7 +275,8 @@ class ServerConnector:
         if "authenticate" in answer:
             raise self._meaning("unauthorized")
         if not answer.startswith(("connected", "already connected")):
-            raise DeviceOffline(f"{self.name}: the adb server says: {clean_text(answer)}")
+            advice = "after a restart a phone wants `adb tcpip 5555` over USB again"
+            raise DeviceOffline(f"{self.name}: the adb server says: {clean_text(answer)}; {advice}")
 
     def _command(self, verb: str) -> str:
         try:

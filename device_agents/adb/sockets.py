@@ -21,7 +21,8 @@ def connect(host: str, port: int, timeout_s: float, dead_after_s: float = DEAD_A
     except OSError as error:
         reason = error.strerror or str(error) or "no answer"
         raise DeviceOffline(
-            f"cannot connect to {host}:{port}: {reason}; is it on, and is adb listening there?"
+            f"cannot connect to {host}:{port}: {reason}; is it on, and does adb listen there "
+            "(after a restart a phone wants `adb tcpip 5555` over USB again)?"
         ) from error
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _notice_death(connection, dead_after_s)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ def _batches(files: Mapping[str, Path]) -> Iterator[_Batch]:
         batch: dict[str, Path] = {}
         size = 0
         for name, local in members.items():
-            size += len(shlex.quote(name).encode()) + 1
+            size += len(shell.quoted(name).encode()) + 1
             if batch and (len(batch) == _BATCH_FILES or size > _BATCH_BYTES):
                 yield _Batch.of(folder, batch)
                 batch, size = {}, 0

@@ -97,13 +97,16 @@ class BenchmarkBatch:
         return kept
 
     def _read_sentinel(self) -> Talk[None]:
-        """Take a reading of the first job that can serve as sentinel; with none there is nothing to measure either."""
-        while self._sentinels:
-            visits = Visits(self._sentinels[0])
+        """Take a reading of the first job that can serve as sentinel; with none there is nothing to measure either.
+
+        Once one has served it stays, even if a reading fails: readings of two models cannot be compared.
+        """
+        for job in self._sentinels:
+            visits = Visits(job)
             if not (yield from self._visit(visits, "sentinel")):
                 self._sentinel_ns.append(_sample_ns(visits.timings[0]))
+                self._sentinels = [job]
                 return
-            del self._sentinels[0]
 
     def _visit(self, visits: Visits, phase: str) -> Talk[str]:
         """Run the binary once on a job; returns why that gave nothing."""

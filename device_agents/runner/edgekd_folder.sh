@@ -50,7 +50,8 @@ unlocked() { # COMMAND...: run it holding the lock, or not at all while a sessio
 is_kept() { # does the process that switched the mode on, where the marker names it, still live?
     line=''
     { read -r line <fixed-performance; } 2>/dev/null
-    case $line in '' | *[!0-9]*) false ;; *) kill -0 "$line" 2>/dev/null ;; esac
+    # Since a restart its number may be another process's.
+    case $line in '' | *[!0-9]*) false ;; *) grep -q fixed-performance "/proc/$line/cmdline" 2>/dev/null ;; esac
 }
 
 mend() { # put back what a session that died has left

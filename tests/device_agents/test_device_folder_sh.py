@@ -167,14 +167,23 @@ def test_a_mode_left_on_is_put_back_once(shell: Shell, work: Path, cmd_log: Path
 
 def test_a_mode_is_left_on_while_somebody_needs_it(shell: Shell, work: Path, cmd_log: Path) -> None:
     """A live session, or the living process that the marker names, still wants it."""
-    (work / "fixed-performance").write_text(f"{os.getpid()}\n")
-    assert shell.run(SCRIPT, "prepare", str(work)).returncode == 0
+    with subprocess.Popen(["sh", "-c", "read -r end", "fixed-performance"], stdin=subprocess.PIPE) as keeper:
+        (work / "fixed-performance").write_text(f"{keeper.pid}\n")
+        assert shell.run(SCRIPT, "prepare", str(work)).returncode == 0
     (work / "fixed-performance").write_text("")
     with (work / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert shell.run(SCRIPT, "prepare", str(work)).returncode == 0
     assert (work / "fixed-performance").exists()
     assert not cmd_log.exists()
+
+
+def test_a_number_that_is_another_process_by_now_keeps_no_mode_on(shell: Shell, work: Path, cmd_log: Path) -> None:
+    """After a restart the marker may name whoever got that number."""
+    (work / "fixed-performance").write_text(f"{os.getpid()}\n")
+    assert shell.run(SCRIPT, "prepare", str(work)).returncode == 0
+    assert cmd_log.read_text().splitlines() == ["power set-fixed-performance-mode-enabled false"]
+    assert not (work / "fixed-performance").exists()
 
 
 def test_a_mode_that_cannot_be_put_back_keeps_its_marker(shell: Shell, work: Path, cmd_log: Path) -> None:

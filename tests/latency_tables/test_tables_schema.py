@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import KEY, conv, measurement
 
 from latency_tables.errors import OpSyntaxError, TableError
-from latency_tables.schema import DTYPES, Measurement, OpSpec, TableKey, TensorSpec, merged
+from latency_tables.schema import CONTENDED, DTYPES, THROTTLED, Measurement, OpSpec, TableKey, TensorSpec, merged
 
 dimensions = st.integers(1, 1 << 24)
 pairs = st.tuples(dimensions, dimensions)
@@ -147,6 +147,15 @@ def test_attempts_join_with_all_their_samples() -> None:
     assert both.wall_samples_ns == first.wall_samples_ns + second.wall_samples_ns
     assert (both.sentinel_ns, both.attempt, both.flags) == (5000, 2, ("contended",))
     assert both.quiet_ms == second.quiet_ms
+
+
+@pytest.mark.parametrize("flag", [THROTTLED, CONTENDED])
+def test_disturbed_samples_on_the_wall_go_once_there_are_others(flag: str) -> None:
+    """Whichever attempt was the quiet one, its samples and its sentinel are kept alone."""
+    quiet, bad = (measurement("x", ns, wall_samples_ns=(ns + 20, ns, ns + 10)) for ns in (1000, 900))
+    bad = replace(bad, sentinel_ns=9000, flags=(flag,))
+    assert merged(bad, replace(quiet, attempt=2)) == replace(quiet, attempt=2)
+    assert merged(quiet, replace(bad, attempt=2)) == replace(quiet, attempt=2)
 
 
 @pytest.mark.parametrize(("earlier", "later", "known"), [(0, 7000, 7000), (7000, 0, 7000), (0, 0, 0)])

@@ -190,6 +190,7 @@ static _Noreturn void serve(char **arguments)
     char *end;
     double wait_s = strtod(arguments[2], &end);
     let_alarms_kill();
+    wire_watch();
     wire_open();
     if (*end != '\0' || end == arguments[2] || !(wait_s >= 0))
         wire_refuse("fatal", "the time to wait for the lock is no number of seconds");

@@ -6,8 +6,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "json.h"
@@ -16,6 +20,16 @@
  * seconds that it is there. The code is HOST_SILENT_EXIT of protocol.py. */
 enum { HOST_SILENT_MS = 60000, HOST_SILENT_EXIT = 75 };
 enum { READ_BYTES = 1 << 16, MAX_QUEUED_BYTES = 64 << 20 };
+
+/* What this process is in the middle of, in memory shared with the one that watches over it. A job's id has at most 500
+ * characters, each at most 6 bytes in JSON. */
+enum { STEP_BYTES = 4096 };
+
+typedef struct {
+    atomic_bool is_noted;
+    size_t size;
+    char line[STEP_BYTES];
+} Step;
 
 typedef struct Queued {
     Line line;
@@ -27,6 +41,7 @@ static pthread_cond_t arrived = PTHREAD_COND_INITIALIZER;
 static Queued *first, **last = &first;
 static size_t queued_bytes;
 static int out = -1;
+static Step *step;
 
 static _Noreturn void no_pair(const char *message)
 {
@@ -104,6 +119,36 @@ static void *read_lines(void *nothing)
     }
 }
 
+/* End as a process has ended, after sending what it was in the middle of. */
+static _Noreturn void end_as(int status)
+{
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+    bool died = WIFSIGNALED(status) || (code != 0 && code != HOST_SILENT_EXIT);
+    if (died && step->is_noted && write(1, step->line, step->size) < 0)
+        _exit(code);
+    if (WIFSIGNALED(status)) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* one core file is enough */
+        signal(WTERMSIG(status), SIG_DFL);
+        kill(getpid(), WTERMSIG(status));
+    }
+    _exit(code);
+}
+
+void wire_watch(void)
+{
+    step = mmap(NULL, sizeof *step, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t worker = step == MAP_FAILED ? -1 : fork();
+    int status;
+    if (worker < 0)
+        no_pair("edgekd_agent: cannot start a second process\n");
+    if (worker == 0)
+        return;
+    signal(SIGPIPE, SIG_IGN);
+    while (waitpid(worker, &status, 0) < 0 && errno == EINTR)
+        continue;
+    end_as(status);
+}
+
 void wire_open(void)
 {
     pthread_t thread;
@@ -140,6 +185,22 @@ void wire_send(Text *text)
         done += wrote > 0 ? (size_t)wrote : 0;
     }
     text_free(text);
+}
+
+void wire_note(Text *text)
+{
+    text_bytes(text, "\n", 1);
+    if (text->size <= STEP_BYTES) {
+        memcpy(step->line, text->data, text->size);
+        step->size = text->size;
+        step->is_noted = true; /* last: a line that is only half there must not be sent */
+    }
+    text_free(text);
+}
+
+void wire_forget(void)
+{
+    step->is_noted = false;
 }
 
 void wire_say(const char *type, const char *key, const char *value)

@@ -1,0 +1,97 @@
+"""A device held for measuring: what is measured again, and which rows are flagged for what the device tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pytest
+from synthetic import measurement
+
+from device_agents import readiness
+from device_agents.device import Device
+from device_agents.errors import InvalidRequest
+from device_agents.inventory import find_device
+from device_agents.local import LocalTransport
+from edgekd import bench
+from edgekd.bench import ROUNDS, Bench, DeviceChoice, Model
+from latency_tables.schema import THROTTLED, Measurement
+
+
+class ScriptedBench(Bench):
+    """Gives the rows of a script, one of them a model a time, and remembers what was asked for."""
+
+    def __init__(self, rows: dict[str, list[Measurement]]) -> None:
+        self.rows = rows
+        self.asked: list[list[str]] = []
+
+    def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
+        """Give each model its next row."""
+        listed = [model.name for model in models]
+        self.asked.append(listed)
+        for name in listed:
+            yield self.rows[name].pop(0)
+
+
+def throttled(name: str, ns: int) -> Measurement:
+    """Make a row of a device that was held down."""
+    return measurement(name, ns, flags=(THROTTLED,))
+
+
+def test_what_was_throttled_is_measured_again_and_replaced() -> None:
+    """Only that, until it was not; the samples of the bad attempt do not stay."""
+    device = ScriptedBench({"hot": [throttled("hot", 900), measurement("hot", 500)], "cool": [measurement("cool")]})
+    found = device.measure_settled([Model("hot", b""), Model("cool", b"")])
+    assert device.asked == [["hot", "cool"], ["hot"]]
+    assert found["hot"] == measurement("hot", 500, attempt=2)
+    assert found["cool"] == measurement("cool")
+
+
+def test_what_stays_throttled_is_given_with_its_flag() -> None:
+    """After the last attempt there is nothing better."""
+    device = ScriptedBench({"hot": [throttled("hot", 900) for _ in range(3)]})
+    found = device.measure_settled([Model("hot", b"")], attempts=3)
+    assert len(device.asked) == 3
+    assert found["hot"].flags == (THROTTLED,)
+
+
+def test_what_was_measured_on_a_slow_machine_is_measured_again() -> None:
+    """The sentinel tells; where its usual time is not known, any speed will do."""
+    rows = [measurement("a", sentinel_ns=6000), measurement("a", sentinel_ns=5000)]
+    assert ScriptedBench({"a": list(rows)}).measure_settled([Model("a", b"")])["a"].attempt == 1
+    settled = ScriptedBench({"a": list(rows)}).measure_settled([Model("a", b"")], 5000)["a"]
+    assert (settled.attempt, settled.sentinel_ns) == (2, 5000)
+
+
+@pytest.fixture
+def away() -> Device:
+    """A device that is not this machine, as far as its address goes."""
+    host = find_device("host")
+    return replace(host, address=replace(host.address, kind="ssh", host="away"))
+
+
+def test_rows_of_a_block_are_flagged_for_what_happened_while_it_was_measured(
+    away: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first row after a pause makes it look; the rows that come with that one are of the same time."""
+    calm = readiness.read_conditions(away, LocalTransport())
+    events = {0.0: 0, 1.0: 2, 2.0: 2}  # by the second: how often the clock was throttled since boot
+    now_s = [0.0]
+    monkeypatch.setattr(bench.time, "monotonic", lambda: now_s[0])
+    reading = lambda *_, **__: replace(calm, throttled_events=events[now_s[0]], pi_throttled=None)  # noqa: E731 - short
+    monkeypatch.setattr(bench, "read_conditions", reading)
+    monkeypatch.setattr(bench, "wait_until_cool", reading)
+    notes: list[str] = []
+    watch = bench._Watch(away, LocalTransport(), notes.append)
+    flags = []
+    for second in events:
+        now_s[0] = second
+        flags.append([watch.flags(), watch.flags()])
+    assert flags == [[(), ()], [(THROTTLED,), (THROTTLED,)], [(), ()]]
+    assert len(notes) == 1
+
+
+def test_an_engine_that_does_not_exist_is_found_before_the_device() -> None:
+    """A slip of the pen is a wrong request and lists the engines."""
+    with pytest.raises(InvalidRequest, match="known engines: python, native, benchmark_model"):
+        DeviceChoice("host", "pyhton").find()

@@ -6,7 +6,7 @@
                     {"type": "outputs", "job", "sha256", "inputs", "threads", "layers"}  one run on given inputs
                     {"type": "nodes", "job", "sha256", "runs", "threads"}  times of each node inside a network
     device → host   hello | busy | fatal                                 once, at the start
-                    start (before each risky step), row…, end            after a plan
+                    start (a risky step: each that is loaded, and the one it died in), row…, end   after a plan
                     start, outputs | nodes | failed, end                 after those
 
 Version 1 had no outputs, nodes and engines, and listed stored files. What the device says is distrusted: each line has

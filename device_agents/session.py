@@ -287,6 +287,9 @@ class Session:
             except _AWAY as error:
                 self._stop()
                 left_s = deadline - time.monotonic()
+                if left_s <= wait_s and isinstance(error, TransportError):  # one more loss would begin the wait anew
+                    waited_s = self._limits.reconnect_s
+                    raise DeviceOffline(f"{self._device.name} was away for {waited_s:g} s: {error}") from error
                 if left_s <= wait_s:
                     raise
                 self._note(f"{self._device.name}: {error}; trying again for {left_s:.0f} s")

@@ -53,6 +53,7 @@ class BenchmarkBatch:
         self._cpus = cpus if mask is None else frozenset(cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1)
         self._order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
         self._sentinels: list[PlannedJob] = []
+        self._has_served = False
         self._sentinel_ns: list[int] = []
         self._first: Conditions | None = None
 
@@ -101,12 +102,15 @@ class BenchmarkBatch:
 
         Once one has served it stays, even if a reading fails: readings of two models cannot be compared.
         """
-        for job in self._sentinels:
-            visits = Visits(job)
+        while self._sentinels:
+            visits = Visits(self._sentinels[0])
             if not (yield from self._visit(visits, "sentinel")):
                 self._sentinel_ns.append(_sample_ns(visits.timings[0]))
-                self._sentinels = [job]
+                self._has_served = True
                 return
+            if self._has_served:
+                return
+            del self._sentinels[0]
 
     def _visit(self, visits: Visits, phase: str) -> Talk[str]:
         """Run the binary once on a job; returns why that gave nothing."""

@@ -147,6 +147,7 @@ def watch_over(worker: int, step: mmap.mmap) -> NoReturn:
 def serve(folder: str, owner: str, lock_wait_s: float, nodes_file: str) -> NoReturn:
     """Hold the folder's lock and answer requests until the input ends."""
     step = mmap.mmap(-1, STEP_BYTES)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it is not told how a child has ended
     worker = os.fork()  # before anything is loaded, so that the watcher stays small
     if worker:
         watch_over(worker, step)

@@ -27,6 +27,7 @@ from device_agents.errors import (
     NotAuthorised,
     ProtocolError,
     TransportError,
+    TransportTimeout,
 )
 
 Connect = Callable[..., DirectConnector]
@@ -345,6 +346,28 @@ def test_packets_for_streams_that_are_gone_are_passed_over(connect: Connect) -> 
     stream = connect(script).open("shell:", 20)
     assert stream.wait(20, to_read=True, to_write=False)
     assert stream.read(100) == b"fine"
+
+
+def test_a_stream_that_opens_after_we_gave_up_is_closed(connect: Connect) -> None:
+    """Else its command would run on the device for as long as the connection stands."""
+    closed: list[tuple[bytes, int, int]] = []
+    heard = threading.Event()
+
+    def script(line: Line) -> None:
+        line.greet()
+        given_up = line.hear().arg0
+        line.tell(b"OKAY", 77, line.hear().arg0)
+        line.tell(b"OKAY", 76, given_up)
+        answer = line.hear()
+        closed.append((answer.command, answer.arg0, answer.arg1))
+        heard.set()
+
+    connector = connect(script)
+    with pytest.raises(TransportTimeout):
+        connector.open("shell:", 0.05)
+    connector.open("shell:", 20)
+    assert heard.wait(20)
+    assert closed == [(b"CLSE", 1, 76)]
 
 
 def test_a_device_that_hangs_up_is_a_lost_link_and_found_again(connect: Connect) -> None:

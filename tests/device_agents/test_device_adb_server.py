@@ -159,11 +159,26 @@ def test_each_refusal_says_what_to_do(serve: Serve, reason: str, error: type[Dev
     assert str(caught.value).isprintable()
 
 
-def test_a_refused_service_names_it(serve: Serve) -> None:
-    """The device is there, and does not do that."""
-    server = serve(lambda line: [line.request(), line.okay(), line.request(), line.fail("closed")])
-    with pytest.raises(DeviceNotReady, match=r"sync:.*closed"):
-        ServerConnector("XYZ", server).open("sync:", 20)
+@pytest.mark.parametrize(
+    ("listed", "error", "says"),
+    [("XYZ  device\n", DeviceNotReady, r"sync:.*closed"), ("", DeviceOffline, r"went away \(closed\)")],
+)
+def test_a_refused_service_is_told_from_a_device_that_went_away(
+    serve: Serve, listed: str, error: type[DeviceError], says: str
+) -> None:
+    """The server refuses both alike; only the second is worth another try."""
+
+    def script(line: Line) -> None:
+        if line.request().startswith("host:devices"):
+            line.okay(listed)
+        else:
+            line.okay()
+            line.request()
+            line.fail("closed")
+
+    with pytest.raises(DeviceError, match=says) as raised:
+        ServerConnector("XYZ", serve(script)).open("sync:", 20)
+    assert type(raised.value) is error
 
 
 def test_a_server_that_is_gone_says_how_to_start_it(nobody: ServerAddress) -> None:

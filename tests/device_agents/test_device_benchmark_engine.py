@@ -36,6 +36,8 @@ from device_agents.transport import RemoteProcess, Transport
 if TYPE_CHECKING:
     from tests.device_agents.conftest import ModelShelf
 
+pytestmark = pytest.mark.slow  # compilers, shells and real programs
+
 SCRIPT = Path(next(iter(device_agents.runner.__path__))) / "edgekd_bench.sh"
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -13,6 +13,8 @@ import pytest
 from peers.build import build_benchmark_model
 from small_models import mixed_kernels, subtraction
 
+pytestmark = pytest.mark.slow  # compilers, shells and real programs
+
 _LIBRARY = Path(ai_edge_litert.__file__).with_name("libLiteRt.so")
 _GOLDEN = Path(__file__).with_name("golden")
 _QUICK = ("--num_runs=20", "--min_secs=0", "--warmup_runs=3", "--warmup_min_secs=0")

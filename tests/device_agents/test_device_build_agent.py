@@ -17,6 +17,8 @@ import pytest
 from device_agents.build_agent import build_agent, build_program, find_compiler, is_for_android
 from device_agents.errors import SetupFailed
 
+pytestmark = pytest.mark.slow  # compilers, shells and real programs
+
 _NATIVE = Path("device_agents/runner/native")
 _ELF_MACHINES = {"armv7l": 40, "x86_64": 62, "aarch64": 183}
 _GCC = {"armv7l": "arm-linux-gnueabihf-gcc", "x86_64": "x86_64-linux-gnu-gcc", "aarch64": "aarch64-linux-gnu-gcc"}

@@ -167,7 +167,7 @@ def test_a_mode_left_on_is_put_back_once(shell: Shell, work: Path, cmd_log: Path
 
 def test_a_mode_is_left_on_while_somebody_needs_it(shell: Shell, work: Path, cmd_log: Path) -> None:
     """A live session, or the living process that the marker names, still wants it."""
-    with subprocess.Popen(["sh", "-c", "read -r end", "fixed-performance"], stdin=subprocess.PIPE) as keeper:
+    with subprocess.Popen([shell.program, "-c", "read -r end", "fixed-performance"], stdin=subprocess.PIPE) as keeper:
         (work / "fixed-performance").write_text(f"{keeper.pid}\n")
         assert shell.run(SCRIPT, "prepare", str(work)).returncode == 0
     (work / "fixed-performance").write_text("")

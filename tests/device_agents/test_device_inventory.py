@@ -33,11 +33,12 @@ from device_agents.errors import (
     TransportTimeout,
     UnknownDevice,
 )
-from device_agents.facts import cpu_list, read_facts
+from device_agents.facts import cpu_list, read_facts, value_of
 from device_agents.inventory import find_device, find_devices, find_target, open_transport, sightings
 from device_agents.listing import list_devices
 from device_agents.local import LocalTransport
 from device_agents.parallel import in_parallel
+from device_agents.pythons import find_python
 from device_agents.transport import Transport
 
 SSH = Target(Address("ssh", "pi", "10.0.0.2"))
@@ -125,6 +126,16 @@ def test_a_boards_chip_is_named_by_its_device_tree() -> None:
 def test_a_32_bit_system_on_a_64_bit_kernel_runs_32_bit_programs() -> None:
     """As Raspberry Pi OS did for years."""
     assert describe(SSH, board(bits="32")).abi == "armv7l"
+
+
+def test_a_machine_with_an_odd_name_names_no_folder() -> None:
+    """Wheels are kept under what `uname -m` says: a device chooses no path of ours."""
+    assert describe(SSH, board(machine="x/../../../home")).abi == "unknown"
+
+
+def test_an_empty_value_is_not_taken_from_the_next_line() -> None:
+    """Lines are what they are."""
+    assert value_of("NAME=\nVERSION=3\n", "NAME") == ""
 
 
 def test_a_board_that_says_nothing_is_still_a_device() -> None:
@@ -220,8 +231,6 @@ def test_a_python_with_a_runtime_goes_before_a_newer_one_without() -> None:
 
 def test_installed_packages_of_ours_are_found(tmp_path: Path, transport: Transport) -> None:
     """A runtime in WORK/site counts as one of the system does; the search is done by a real shell and Python."""
-    from device_agents.pythons import find_python
-
     package = tmp_path / "tflite_runtime"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -231,11 +240,36 @@ def test_installed_packages_of_ours_are_found(tmp_path: Path, transport: Transpo
     assert find_python(transport, str(tmp_path), ("no-such-python",)) is None
 
 
+def test_a_checkout_in_the_home_is_no_runtime(
+    tmp_path: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands begin in the home, where Python would find a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tflite_runtime" / "tools").mkdir(parents=True)
+    (tmp_path / "json.py").write_text("raise RuntimeError")
+    found = find_python(transport, "", (sys.executable,))
+    assert found is not None
+    assert "tflite_runtime" not in found.runtimes
+
+
+def test_a_python_is_named_from_the_devices_home(
+    tmp_path: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~/venv/bin/python`, as a Pi's users have it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "python").symlink_to(sys.executable)
+    found = find_python(transport, "", ("~/python",))
+    assert found is not None
+    assert found.executable == str(tmp_path / "python")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         (b"}}", b"}"),
         (b'"version": [3, 11, 2]', b'"version": "new"'),
+        (b'"version": [3, 11, 2]', b'"version": [Infinity, 11, 2]'),
+        (b'"version": [3, 11, 2]', b'"version": [3, -11, 2]'),
         (b"/usr/bin/python3", b"python3"),
         (b"/usr/bin/python3", b"/usr/\\u001b[31m"),
         (b"tensorflow", b"torch"),
@@ -350,6 +384,16 @@ def test_one_phone_on_two_ways_is_one_phone(world: World) -> None:
     world.adb.append(AdbEntry("10.0.0.3:5555", "device"))
     world.boards["adb://10.0.0.3:5555"] = world.boards["adb://A1"]
     assert [str(device.address) for device in find_devices("pixel4")] == ["adb://A1"]
+
+
+def test_a_phone_on_usb_that_also_offers_wireless_debugging_is_one_phone(world: World) -> None:
+    """The adb server connects to it by itself and lists it under a name of its own."""
+    world.phone("A1")
+    wireless = "adb-A1-Xy12Zw._adb-tls-connect._tcp"
+    world.adb.append(AdbEntry(wireless, "device"))
+    world.boards[f"adb://{wireless}"] = world.boards["adb://A1"]
+    assert [str(device.address) for device in find_devices("pixel4")] == ["adb://A1"]
+    assert str(find_device(wireless).address) == f"adb://{wireless}"
 
 
 def test_a_serial_or_an_address_is_a_name(world: World) -> None:

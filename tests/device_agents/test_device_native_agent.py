@@ -44,6 +44,8 @@ from device_agents.protocol import (
 from device_agents.questions import Node, nodes_line, outputs_line, parse_nodes, parse_outputs
 from device_agents.transport import RemoteProcess
 
+pytestmark = pytest.mark.slow  # compilers, shells and real programs
+
 _LIBRARY = Path(ai_edge_litert.__file__).with_name("libLiteRt.so")
 _TIMEOUT_S = 60.0
 _NATIVE = Path("device_agents/runner/native")

@@ -16,7 +16,7 @@ import pytest
 
 from device_agents import server
 from device_agents.device import Device
-from device_agents.errors import DeviceBusy, DeviceNotReady, ProtocolError, RunnerFailed
+from device_agents.errors import DeviceBusy, DeviceNotReady, DeviceOffline, LinkLost, ProtocolError, RunnerFailed
 from device_agents.local import LocalProcess, LocalTransport
 from device_agents.protocol import MeasureSettings
 from device_agents.session import Session, SessionLimits
@@ -228,6 +228,33 @@ def test_who_waits_for_the_lock_is_told_that_the_host_is_there(host: Device, mon
     patient = f"import sys\nassert 'alive' in sys.stdin.readline(){_GREETING}sys.stdin.read()"
     with Session(host, ScriptedTransport(patient), SessionLimits(lock_wait_s=30)) as session:
         assert session.hello.engine == "python"
+
+
+class LostTransport(LocalTransport):
+    """Starts one process; from the second on its link is lost, and counts how often that was tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starts = 0
+
+    def stream(self, argv: Sequence[str]) -> LocalProcess:
+        self.starts += 1
+        if self.starts > 1:
+            raise LinkLost("nobody there")
+        return super().stream(argv)
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_a_device_that_stays_away_is_waited_for_once(host: Device, shelf: ModelShelf, quick: MeasureSettings) -> None:
+    """The wait is the one that the limits allow, and its end is the end of the batch."""
+    transport, limits = LostTransport(), SessionLimits(reconnect_s=0.5)
+    jobs = [shelf.job("killer", "kill 9"), shelf.job("a", "burn 10")]
+    with Session(host, transport, limits) as session:
+        results = session.measure(jobs, shelf.models, quick)
+        assert next(results).job_id == "killer"
+        with pytest.raises(DeviceOffline, match=r"was away for 0.5 s: nobody there"):
+            next(results)
+    assert 1 < transport.starts <= 1 + 2  # after 0.2 s once more, and the next pause would be beyond the wait
 
 
 class WaitingTransport(LocalTransport):

@@ -25,6 +25,8 @@ from device_agents.setup import SetupRequest, set_up
 from device_agents.user_devices import UserDevice
 from device_agents.wheels import WheelTarget, gather, sha256_of
 
+pytestmark = pytest.mark.slow  # compilers, shells and real programs
+
 ADDRESS = Address("ssh", host="10.0.0.2")
 BOARD = Target(ADDRESS, "board", UserDevice("board", ADDRESS, python=sys.executable))
 
@@ -117,6 +119,7 @@ def test_packages_that_do_not_work_never_take_the_place_of_others(
     with pytest.raises(SetupFailed, match="board: cannot import the runtime: ImportError: libfoo is missing"):
         set_up(BOARD, described, LocalTransport(), SetupRequest(wheels=tmp_path / "two"), lambda text: None)
     assert installed(work) == "ai_edge_litert-1.0.0.dist-info"
+    assert sorted(path.name for path in work.iterdir()) == ["bin", "lock", "models", "site"]
 
 
 class LossyTransport(LocalTransport):
@@ -198,7 +201,7 @@ def test_wheels_are_kept_for_the_next_time(tmp_path: Path, monkeypatch: pytest.M
         gather(target, None, lambda text: None)
 
 
-@pytest.mark.parametrize("libc", [("", ""), ("musl", "1.2"), ("glibc", "3"), ("glibc", "2.x")])
+@pytest.mark.parametrize("libc", [("", ""), ("musl", "1.2"), ("glibc", "3"), ("glibc", "2.x"), ("glibc", "2.9999")])
 def test_a_c_library_without_wheels_is_named(libc: tuple[str, str]) -> None:
     """Alpine and the like have no wheels of the runtime."""
     with pytest.raises(SetupFailed, match="need glibc"):
@@ -293,6 +296,26 @@ def test_a_phone_without_its_binary_is_told_which(described: Description) -> Non
     phone = with_engine(described, "native", system="android")
     with pytest.raises(SetupFailed, match="--litert-library PATH"):
         set_up(BOARD, phone, LocalTransport(), SetupRequest(), lambda text: None)
+
+
+def test_a_phone_can_be_given_the_other_engines_file_alone(described: Description, tmp_path: Path) -> None:
+    """Its default wants another file; with a library alone it measures with that."""
+    library = tmp_path / "libLiteRt.so"
+    library.write_bytes(elf(183))
+    target = Target(Address("adb", serial="A1"))
+    phone = with_engine(described, "benchmark_model", abi="aarch64", name="pixel4", system="android")
+    set_up(target, phone, LocalTransport(), SetupRequest(litert_library=library), lambda text: None)
+    assert user_devices.load_all()["pixel4"].litert_library == str(library)
+
+
+def test_a_board_without_python_takes_a_library(described: Description, tmp_path: Path) -> None:
+    """For the engine that needs no Python."""
+    library = tmp_path / "libLiteRt.so"
+    library.write_bytes(elf(183))
+    bare = replace(described, python=None, device=replace(described.device, abi="aarch64"))
+    request = SetupRequest(litert_library=library)
+    (done,) = set_up(Target(ADDRESS, "board"), bare, LocalTransport(), request, lambda text: None)
+    assert "litert_library recorded for board" in done
 
 
 def test_a_board_gets_the_library_out_of_the_wheel(described: Description, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agents.errors import ProtocolError, TransportError
-from device_agents.shell import command_line, group_of, kill_line, watched_line
+from device_agents.shell import command_line, group_of, kill_line, quoted, watched_line
 
 SHELLS = [name for name in ("dash", "bash", "mksh", "busybox") if shutil.which(name)]
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -96,6 +97,31 @@ def test_arguments_arrive_unchanged(shell: DeviceShell, line_of: Callable[..., s
     _, _, said = out.partition(b"\n")
     assert code == 0
     assert said.decode().split("\0") == [*words, ""]
+
+
+@pytest.mark.parametrize("login_shell", ["dash", "bash", "mksh", "busybox", "zsh", "fish"])
+def test_any_login_shell_passes_arguments_on(login_shell: str, tmp_path: Path) -> None:
+    """The daemon gives a line to the shell of the user; two of them read quotes and leading signs in their own way."""
+    found = shutil.which(login_shell)
+    if found is None:
+        pytest.skip(f"{login_shell} is not installed")
+    words = ["a\\b", "\\\\", "end\\", "\\'", "it's", "=ls", "%self", "~", "{a,b}", "!!", "two\nlines", ""]
+    argv = [found, *(["sh"] if login_shell == "busybox" else []), "-c", command_line(["printf", "%s\\0", *words])]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(argv, capture_output=True, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=60)
+    assert done.stdout.partition(b"\n")[2].decode().split("\0") == [*words, ""]
+
+
+@given(WORDS)
+def test_no_backslash_stands_in_single_quotes(word: str) -> None:
+    """It means something to fish there; in double quotes a doubled one is a backslash to every shell."""
+    line = quoted(word)
+    pieces = re.findall(r"""'([^'\\]*)'|"(')"|"(\\\\)\"""", line)
+    if line.startswith("'"):
+        assert "".join(plain + quote + backslash[:1] for plain, quote, backslash in pieces) == word
+    else:
+        assert line == word
+        assert re.fullmatch(r"[\w./:,@+-][\w./:,@+=-]*", line, re.ASCII)
 
 
 @pytest.mark.parametrize("line_of", [command_line, watched_line])

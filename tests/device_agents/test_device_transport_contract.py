@@ -244,6 +244,15 @@ def test_a_silent_process_is_a_timeout(transport: Transport) -> None:
     process.kill()
 
 
+def test_a_process_that_complains_without_end_is_a_timeout(transport: Transport) -> None:
+    """What it writes to stderr is no line, and no reason to wait longer for one."""
+    process = transport.stream(["sh", "-c", "while echo complaint >&2; do :; done"])
+    with pytest.raises(TransportTimeout, match="no line"):
+        process.read_line(0.2)
+    assert "complaint" in process.stderr_tail()
+    process.kill()
+
+
 def test_writing_to_a_process_that_has_ended_is_a_transport_error(transport: Transport) -> None:
     """Nobody lives there: that is said, not ignored."""
     process = transport.stream(["true"])

@@ -87,6 +87,7 @@ def test_a_missing_file_has_no_devices(tmp_path: Path) -> None:
         ('[a]\naddress = "ssh://a"\ncpus = "0-2000"', "cpus is"),
         ('[a]\naddress = "ssh://a"\npython = "a\\u001b[31m"', "python must be a text of 1 to 4096 printable"),
         ('[a]\naddress = "ssh://a"\nlitert_library_sha256 = "ab"', "must be a SHA-256"),
+        ('[a]\naddress = "ssh://a"\nkey = "~nobody-at-all/id"', "key is '~nobody-at-all/id', and there is no home"),
         ('["-a"]\naddress = "ssh://a"', "'-a' cannot name a device"),
         ('[host]\naddress = "ssh://a"', "'host' cannot name a device"),
     ],

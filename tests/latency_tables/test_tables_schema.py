@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given

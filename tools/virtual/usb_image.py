@@ -25,9 +25,9 @@ _OPTIONS = (
     *(f"path-exclude={_MODULES}/*", f"path-include={_MODULES}/drivers/usb/*", f"path-include={_MODULES}/fs/configfs/*"),
 )
 _WHEELS = ("adb_shell", "libusb1")
-_FINISH = (  # what the packages' own scripts would do, and what Python would do in the slow machine at every start
-    'set -e; depmod "$(ls /usr/lib/modules)"; '
-    'python3 -c "import contextlib, dataclasses, hashlib, json, shlex, socket, subprocess, tempfile"; '
+_USED = "collections ctypes encodings importlib json logging pathlib re"  # packages of Python's own
+_FINISH = (  # what the packages' own scripts would do; under emulation Python would take long to compile at every start
+    f'set -e; depmod "$(ls /usr/lib/modules)"; cd /usr/lib/python3.13; python3 -m compileall -q -l . {_USED}; '
     "python3 -m compileall -q /wheels"
 )
 

@@ -136,6 +136,7 @@ static _Noreturn void end_as(int status)
 
 void wire_watch(void)
 {
+    signal(SIGCHLD, SIG_DFL); /* whoever started us may have ignored it, and then no child's end is told */
     step = mmap(NULL, sizeof *step, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t worker = step == MAP_FAILED ? -1 : fork();
     int status;

@@ -116,7 +116,7 @@ def test_a_phone_is_steadied_again_after_a_cut_and_never_for_longer(device: Faul
             else:
                 device.virtual.cut(device.name)
 
-    python, limits = device.scripted(IMPATIENT_RUNNER), SessionLimits(reconnect_s=5.0)
+    python, limits = device.scripted(IMPATIENT_RUNNER), SessionLimits(reconnect_s=3.0)
     try:
         with pytest.raises((DeviceOffline, LinkLost, TransportTimeout)), meanwhile(breaks):  # noqa: SIM117 - in this order
             with device.session(limits, python, device.impatient_way()) as session:

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 _SERIAL = Path("/sys/kernel/config/usb_gadget/g1/strings/0x409/serialnumber")
 _WORK = "/data/local/tmp"
-_MEGABYTES = 4
+_FILE_SIZES = (0, 512, 16384, 4 << 20)
 # around the sizes at which a transfer ends without a short packet, and more than one packet of adb
 _SIZES = (0, 1, 59, 64, 507, 512, 1019, 1024, 16379, 16384, 65536, (1 << 20) + 512)
 _LINES = 2000
@@ -115,7 +115,7 @@ def _files(transport: AdbTransport) -> dict[str, bool]:
     """Copy files there and back; tell which are the same on the device, and which after that."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sent = {f"{_WORK}/file_{size}": folder / str(size) for size in (*_SIZES, _MEGABYTES << 20)}
+        sent = {f"{_WORK}/file_{size}": folder / str(size) for size in _FILE_SIZES}
         for local in sent.values():
             local.write_bytes(os.urandom(int(local.name)))
         transport.push_all(sent)

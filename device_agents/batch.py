@@ -6,7 +6,7 @@ It speaks to nobody: `session.py` does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from device_agents import protocol
@@ -20,6 +20,7 @@ class Batch:
     """What is still waiting, which job runs now, how often a job has ended the runner, and how often the link broke.
 
     losses counts broken links since the last row: a device that gives rows between two losses is worth waiting for.
+    killed are the jobs that a SIGKILL has met once.
     """
 
     settings: MeasureSettings
@@ -29,6 +30,7 @@ class Batch:
     running: str | None = None
     deaths: int = 0
     losses: int = 0
+    killed: set[str] = field(default_factory=set)
 
     @staticmethod
     def of(jobs: Sequence[Job], models: Mapping[str, Path], settings: MeasureSettings) -> Batch:
@@ -64,10 +66,17 @@ class Batch:
         del self.waiting[result.job_id]
         self.running, self.losses = None, 0
 
-    def blame(self, reason: str) -> JobResult | None:
-        """Give a failed row to the job that ran when the runner died; None when no job ran."""
+    def blame(self, reason: str, *, killed: bool = False) -> JobResult | None:
+        """Give a failed row to the job that ran when the runner died; None when no job ran.
+
+        A runner that was killed, by a person or for want of memory, may have been so whatever ran: a job is blamed only
+        when that happens to it again.
+        """
         job_id, self.running = self.running, None
         self.deaths += 1
+        if killed and job_id is not None and job_id not in self.killed:
+            self.killed.add(job_id)
+            return None
         self._drop_sentinel(job_id)
         if job_id is None or self.waiting.pop(job_id, None) is None:
             return None

@@ -18,7 +18,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agents.errors import SetupFailed
+from device_agents.errors import InvalidRequest, SetupFailed
 from device_agents.whole_file import whole_file
 
 _SOURCES = Path(__file__).with_name("runner") / "native"
@@ -101,7 +101,7 @@ def build_program(
 def find_compiler(abi: str, *, android: bool = False, ndk: Path | None = None) -> Compiler:
     """Find the compiler for a processor. Raises SetupFailed with what to install."""
     if abi not in _ABIS:
-        raise SetupFailed(f"the native agent cannot be built for {abi!r}; it can be for: {', '.join(_ABIS)}")
+        raise InvalidRequest(f"the native agent cannot be built for {abi!r}; it can be for: {', '.join(_ABIS)}")
     return _ndk_compiler(_ABIS[abi], ndk) if android or ndk else _system_compiler(abi)
 
 
@@ -110,7 +110,7 @@ def is_for_android(library: Path) -> bool:
     try:
         content = library.read_bytes()
     except OSError as error:
-        raise SetupFailed(f"cannot read the library {library}: {error.strerror or error}") from error
+        raise InvalidRequest(f"cannot read the library {library}: {error.strerror or error}") from error
     # glibc and musl number their C libraries: libc.so.6, libc.musl-aarch64.so.1
     return b"\0libc.so\0" in content and b"\0libc.so.6\0" not in content
 
@@ -137,7 +137,7 @@ def _ndk_compiler(abi: _Abi, ndk: Path | None) -> Compiler:
     name = f"{abi.android}{_ANDROID_API}-clang"
     found = sorted(folder.glob(f"toolchains/llvm/prebuilt/*/bin/{name}"))
     if not found:
-        raise SetupFailed(f"{folder} is no Android NDK with a compiler for {abi.android}: it has no {name}")
+        raise InvalidRequest(f"{folder} is no Android NDK with a compiler for {abi.android}: it has no {name}")
     return Compiler.at(str(found[0]))
 
 

@@ -160,7 +160,8 @@ def _named(name: str, options: ConnectOptions) -> Target | None:
 def _the_one(name: str, devices: Sequence[Device]) -> Device:
     if len(devices) > 1:
         serials = ", ".join(device.serial for device in devices)
-        raise DeviceNotReady(f"{len(devices)} devices fit {name!r}: {serials}; choose one with --serial, or --all")
+        choice = "choose one with --serial; profile also takes --all"
+        raise DeviceNotReady(f"{len(devices)} devices fit {name!r}: {serials}; {choice}")
     return devices[0]
 
 
@@ -192,6 +193,8 @@ def _problem_of(serial: str, state: str) -> DeviceError | None:
     if state == "device":
         return None
     advice = _ADB_ADVICE.get(state, "boot it into Android and connect it again")
+    if state == "offline" and ":" in serial:
+        advice = f"see that it is on and in this network, or forget it with `adb disconnect {serial}`"
     error = NotAuthorised if state in ("unauthorized", "authorizing", "no permissions") else DeviceOffline
     verb = "has" if state == "no permissions" else "is"  # as adb words it
     return error(f"{serial} {verb} {state}: {advice}")

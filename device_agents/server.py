@@ -33,7 +33,14 @@ _END_S = 30.0  # for a dead process to be reaped
 
 
 class RunnerDied(TransportError):
-    """The server's output ended before its answer did; the message says how it died."""
+    """The server's output ended before its answer did; the message says how it died.
+
+    killed tells of a SIGKILL, which comes from outside: from a person, or from a system that is short of memory.
+    """
+
+    def __init__(self, reason: str, *, killed: bool = False) -> None:
+        super().__init__(reason)
+        self.killed = killed
 
 
 class Server:
@@ -78,7 +85,7 @@ class Server:
                 self.ask([protocol.alive_line()])
                 continue
             if line is None:
-                raise RunnerDied(self._last_words())
+                raise self._death()
             return line
 
     def stop(self) -> None:
@@ -99,12 +106,12 @@ class Server:
             raise refused(f"{self._name}: {greeting.reason}")
         return greeting
 
-    def _last_words(self) -> str:
+    def _death(self) -> TransportError:
         code = self._process.wait(_END_S)
         if code == protocol.HOST_SILENT_EXIT:
-            raise LinkLost("the device had not heard from this machine for a minute and gave up")
+            return LinkLost("the device had not heard from this machine for a minute and gave up")
         name = killing_signal(code)
         if name == "SIGALRM":
-            return "the job passed its time limit and was ended"
-        lines = clean_lines(self._process.stderr_tail())
-        return f"the runner died of {name or f'exit code {code}'}" + (f": {lines[-1]}" if lines else "")
+            return RunnerDied("the job passed its time limit and was ended")
+        words = [f": {line}" for line in clean_lines(self._process.stderr_tail())[-1:]]
+        return RunnerDied(f"the runner died of {name or f'exit code {code}'}{''.join(words)}", killed=name == "SIGKILL")

@@ -184,7 +184,7 @@ class Session:
                 server.ask(batch.plan())
                 yield from self._rows(server, batch)
             except RunnerDied as death:
-                yield from self._after_death(batch, str(death))
+                yield from self._after_death(batch, str(death), killed=death.killed)
             except TransportTimeout:
                 yield from self._after_silence(batch)
             except TransportError as error:
@@ -205,9 +205,9 @@ class Session:
                 case _:
                     batch.running = answer.job_id
 
-    def _after_death(self, batch: Batch, reason: str) -> Iterator[JobResult]:
+    def _after_death(self, batch: Batch, reason: str, *, killed: bool = False) -> Iterator[JobResult]:
         self._stop()
-        failed = batch.blame(reason)
+        failed = batch.blame(reason, killed=killed)
         if failed is not None:
             yield failed
         if batch.deaths > self._limits.max_restarts:

@@ -19,7 +19,7 @@ from device_agents import user_devices
 from device_agents.checkup import lock_check
 from device_agents.describe import Description, Target
 from device_agents.device import Device
-from device_agents.errors import DeviceBusy, DeviceError, SetupFailed, TransportError
+from device_agents.errors import DeviceBusy, DeviceError, InvalidRequest, SetupFailed, TransportError
 from device_agents.facts import read
 from device_agents.readiness import read_conditions
 from device_agents.strict_json import clean_lines, clean_text
@@ -188,13 +188,13 @@ def _checked_binary(path: Path, device: Device, key: str) -> Path:
         with path.open("rb") as file:
             head = file.read(20)
     except OSError as error:
-        raise SetupFailed(f"{key} {path} cannot be read: {error.strerror}") from error
+        raise InvalidRequest(f"{key} {path} cannot be read: {error.strerror}") from error
     if head[:4] != b"\x7fELF" or len(head) < 20:
-        raise SetupFailed(f"{key} {path} is no ELF file; give the one built for {device.abi}")
+        raise InvalidRequest(f"{key} {path} is no ELF file; give the one built for {device.abi}")
     machine = _ELF_MACHINES.get(int.from_bytes(head[18:20], "little"), "another processor")
     fits = {device.abi} | ({"armv7l"} if device.abi == "aarch64" and key == "benchmark_model" else set())
     if machine not in fits:
-        raise SetupFailed(f"{key} {path} is built for {machine}; {device.name} needs {device.abi}")
+        raise InvalidRequest(f"{key} {path} is built for {machine}; {device.name} needs {device.abi}")
     return path.absolute()
 
 

@@ -8,36 +8,53 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import asyncssh
 
-from device_agents.errors import LinkLost, TransportError
+from device_agents.errors import LinkLost, TransportError, TransportTimeout
 from device_agents.ssh_link import SshLink
 from device_agents.strict_json import clean_text
 from device_agents.whole_file import part_name, whole_file
 
 _IN_FLIGHT = 32  # files; each costs some round trips, and a server's open files are limited
 _REMOVE_S = 5.0
+_START_S = 30.0  # a server of files starts in milliseconds, on an emulated device in a second
+_STALL_S = 60.0  # without one block moving: flash storage pauses for seconds, not for a minute
 
 
 async def push_files(link: SshLink, files: Mapping[str, Path]) -> None:
     """Copy local files to paths on the device; a failure ends the others too, and leaves no half of a file."""
     sftp = await _sftp(link)
-    turn = asyncio.Semaphore(_IN_FLIGHT)
+    turn, moved = asyncio.Semaphore(_IN_FLIGHT), asyncio.Event()
 
     async def push(remote: str, local: Path) -> None:
         async with turn:
-            await _push_one(link, sftp, remote, local)
+            await _push_one(link, sftp, remote, local, lambda *_: moved.set())
 
     copies = [asyncio.create_task(push(remote, local)) for remote, local in files.items()]
     try:
-        await asyncio.gather(*copies)
+        await _await_all(copies, moved)
     finally:
         for copy in copies:
             copy.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
+
+
+async def _await_all(copies: Sequence[asyncio.Task[None]], moved: asyncio.Event) -> None:
+    """Wait for copies, or for the first that fails; `moved` is set by each block that the device has taken.
+
+    Raises TransportTimeout when it takes none any more.
+    """
+    waiting = set(copies)
+    while waiting:
+        moved.clear()
+        done, waiting = await asyncio.wait(waiting, timeout=_STALL_S, return_when=asyncio.FIRST_EXCEPTION)
+        for copy in done:
+            copy.result()
+        if not done and not moved.is_set():
+            raise TransportTimeout(f"the device took nothing for {_STALL_S:g} s; is its storage stuck?")
 
 
 async def pull_file(link: SshLink, remote: str, local: Path) -> None:
@@ -52,12 +69,14 @@ async def pull_file(link: SshLink, remote: str, local: Path) -> None:
         raise _failure(link, error, f"cannot write {local}: {error.strerror or error}") from error
 
 
-async def _push_one(link: SshLink, sftp: asyncssh.SFTPClient, remote: str, local: Path) -> None:
+async def _push_one(
+    link: SshLink, sftp: asyncssh.SFTPClient, remote: str, local: Path, note: Callable[[bytes, bytes, int, int], None]
+) -> None:
     folder, name = posixpath.split(remote)
     beside = posixpath.join(folder, part_name(name))
     try:
         executable = local.stat().st_mode & 0o100
-        await sftp.put(local, beside, follow_symlinks=True, sparse=False)
+        await sftp.put(local, beside, follow_symlinks=True, sparse=False, progress_handler=note)
         if executable:
             await sftp.chmod(beside, 0o755)
         await sftp.posix_rename(beside, remote)
@@ -76,7 +95,12 @@ async def _push_one(link: SshLink, sftp: asyncssh.SFTPClient, remote: str, local
 async def _sftp(link: SshLink) -> asyncssh.SFTPClient:
     if link.sftp is None:
         try:
-            link.sftp = await link.connection.start_sftp_client()
+            async with asyncio.timeout(_START_S):
+                link.sftp = await link.connection.start_sftp_client()
+        except TimeoutError as error:
+            raise TransportTimeout(
+                f"the device's server of files (SFTP) did not start within {_START_S:g} s"
+            ) from error
         except (asyncssh.Error, OSError) as error:
             message = f"the device serves no files (SFTP): {clean_text(str(error))}; install openssh-sftp-server there"
             raise _failure(link, error, message) from error

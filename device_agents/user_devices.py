@@ -83,10 +83,21 @@ def file_to_write(user: bool, environ: Mapping[str, str] = os.environ) -> Path:
 def load_all(environ: Mapping[str, str] = os.environ) -> dict[str, UserDevice]:
     """Read all files there are, by name. Raises InvalidRequest for the first thing in them that makes no sense."""
     found: dict[str, UserDevice] = {}
+    if (alone := environ.get("EDGEKD_DEVICES")) and not Path(alone).exists():
+        raise InvalidRequest(f"EDGEKD_DEVICES names {alone}, which does not exist; give an absolute path, or unset it")
     for path in files_read(environ):
         for name, device in load(path).items():
+            if path == Path(FILE_NAME) and not alone:
+                _check_harmless(device, path, user_file(environ))
             found.setdefault(name, device)
     return found
+
+
+def _check_harmless(device: UserDevice, path: Path, own: Path) -> None:
+    """Refuse what would let a folder that somebody else has made run programs on this machine."""
+    if device.ssh_config or device.address.kind == "local":
+        key = "ssh_config" if device.ssh_config else "a local address"
+        raise InvalidRequest(f"{path}: {device.name} has {key}, which can run programs here; put it into {own} instead")
 
 
 def load(path: Path) -> dict[str, UserDevice]:

@@ -16,12 +16,15 @@ from device_agents.device import Device
 from edgekd.bench import ROUNDS, Bench, MeasuringFailed, Model
 from latency_tables.schema import Measurement, TableKey
 
+_ALIKE_PERCENT = 5.0  # a device's own sentinel repeats to 1 to 2 %
+
 
 class BenchGroup:
     """One or more devices held for measuring; use it as a context manager."""
 
     def __init__(self, devices: Sequence[Device], on_warning: Callable[[str], None]) -> None:
         self._benches = [Bench(device, on_warning) for device in devices]
+        self._on_warning = on_warning
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -63,7 +66,19 @@ class BenchGroup:
         listed = list(models)
         shares = [listed[at :: len(self._benches)] for at in range(len(self._benches))]
         pairs = zip(self._benches, shares, strict=True)
-        yield from _merged([_Part(bench, share, rounds) for bench, share in pairs if share])
+        parts = [_Part(bench, share, rounds) for bench, share in pairs if share]
+        yield from _merged(parts)
+        self._compare(parts)
+
+    def _compare(self, parts: Sequence[_Part]) -> None:
+        """Say when one device is slower than another, each at its best: their rows speak of two speeds."""
+        known = [part for part in parts if part.sentinel_ns]
+        if len(known) > 1:
+            slow, fast = (choose(known, key=lambda part: part.sentinel_ns) for choose in (max, min))
+            percent = 100 * (slow.sentinel_ns / fast.sentinel_ns - 1)
+            if percent > _ALIKE_PERCENT:
+                serials = f"{slow.bench.device.serial} is {percent:.0f} % slower than {fast.bench.device.serial}"
+                self._on_warning(f"device {serials}, and one table holds rows of both; choose one with --serial")
 
 
 class _Part:
@@ -73,11 +88,13 @@ class _Part:
         self.bench = bench
         self.models = models
         self.rounds = rounds
+        self.sentinel_ns = 0  # its fastest, 0 while none is known
 
     def run(self, rows: queue.Queue[Measurement | BaseException | None], stop: threading.Event) -> None:
         """Put every row in the queue, then None, or what went wrong."""
         try:
             for row in self.bench.measure(self.models, self.rounds):
+                self.sentinel_ns = min(filter(None, (self.sentinel_ns, row.sentinel_ns)), default=0)
                 rows.put(row)
                 if stop.is_set():
                     break

@@ -43,7 +43,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = exit_code(known)
         if code is None:
             raise
-        print(f"edgekd: {' '.join(str(known).split())}", file=sys.stderr)  # a foreign reason may hold line breaks
+        words = " ".join(str(known).split())  # a foreign reason may hold line breaks, and a device's own words anything
+        print(f"edgekd: {''.join(char for char in words if char.isprintable())}", file=sys.stderr)
         return code
     return 0
 

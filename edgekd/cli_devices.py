@@ -66,7 +66,9 @@ def _register_naming(actions: Any) -> None:
     adding.add_argument("name")
     adding.add_argument("address", help="ssh://[user@]host[:port], adb://SERIAL or adb://host:port")
     adding.add_argument("--engine", help="python, native or benchmark_model (default: the device's own)")
-    adding.add_argument("--python", help="interpreter on the device (default: the first with a runtime)")
+    adding.add_argument(
+        "--python", help="interpreter there, such as '~/venv/bin/python' (default: the first with a runtime)"
+    )
     adding.add_argument("--cpus", help="CPUs to measure on, such as 4-7 (default: the fastest cluster)")
     adding.add_argument("--key", type=Path, help="private key of ssh")
     adding.add_argument("--known-hosts", type=Path, metavar="FILE", help="where ssh host keys are kept")

@@ -69,7 +69,8 @@ def default_table(options: argparse.Namespace) -> Path:
     """Say where the table of a device and a space lies unless the user says."""
     name = "".join(char if char.isalnum() or char in "._-" else "-" for char in options.device)
     engine = f"-{options.device_engine}" if options.device_engine else ""
-    return Path("tables") / f"{name}{engine}-{options.space}.jsonl"
+    quick = "-quick" if getattr(options, "quick", False) else ""  # which a full profile must not build on
+    return Path("tables") / f"{name}{engine}-{options.space}{quick}.jsonl"
 
 
 def profile(options: argparse.Namespace) -> None:
@@ -138,6 +139,8 @@ def _nodes(bench: Any, models: list[Any]) -> tuple[Any, list[str]]:
         nodes = bench.nodes(model, _NODE_RUNS)
         result[model.name] = [dataclasses.asdict(node) for node in nodes]
         text += [model.name, *(f"  {node.mean_ns / 1e3:10.1f} µs  {node.kind:8}  {node.name}" for node in nodes)]
+        total_us = sum(node.mean_ns for node in nodes) / 1e3
+        text.append(f"  {total_us:10.1f} µs  in all; looking costs time: the network's own is told without --nodes")
     return result, text
 
 

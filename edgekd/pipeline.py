@@ -220,7 +220,10 @@ def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyMod
 
     """
     if not table_path.exists():
-        raise DataError(f"table {table_path} does not exist; measure it first with: edgekd profile")
+        raise DataError(
+            f"table {table_path} does not exist; measure it first with: "
+            f"edgekd profile --device {settings.device} --space {settings.space}"
+        )
     table, device = load_table(table_path), DeviceChoice.of(settings).find()
     here_now = {"device": device.name, "build_fingerprint": device.build_fingerprint, "engine": device.engine}
     for name, here in here_now.items():

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from latency_tables.calibrate import Calibration, Observation, calibrate
+from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate
 from latency_tables.schema import Measurement, Network, OpSpec
 from latency_tables.store import LatencyTable, TableFile
 
@@ -123,8 +123,10 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
 
 
 def _usable(table: LatencyTable, dtype: str) -> list[Network]:
-    """List the networks of a dtype whose operators all have rows."""
-    return [n for n in table.networks.values() if n.dtype == dtype and table.rows.keys() >= set(n.op_keys)]
+    """List the networks of a dtype whose operators all have rows, without disturbed ones where enough remain."""
+    usable = [n for n in table.networks.values() if n.dtype == dtype and table.rows.keys() >= set(n.op_keys)]
+    undisturbed = [network for network in usable if not network.measurement.disturbances]
+    return undisturbed if len(undisturbed) >= MIN_NETWORKS else usable
 
 
 def _spread(ops: Sequence[OpSpec], networks: Sequence[NetworkSpec]) -> Iterator[Subject]:

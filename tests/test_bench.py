@@ -55,14 +55,6 @@ def test_what_stays_throttled_is_given_with_its_flag() -> None:
     assert found["hot"].flags == (THROTTLED,)
 
 
-def test_what_was_measured_on_a_slow_machine_is_measured_again() -> None:
-    """The sentinel tells; where its usual time is not known, any speed will do."""
-    rows = [measurement("a", sentinel_ns=6000), measurement("a", sentinel_ns=5000)]
-    assert ScriptedBench({"a": list(rows)}).measure_settled([Model("a", b"")])["a"].attempt == 1
-    settled = ScriptedBench({"a": list(rows)}).measure_settled([Model("a", b"")], 5000)["a"]
-    assert (settled.attempt, settled.sentinel_ns) == (2, 5000)
-
-
 @pytest.fixture
 def away() -> Device:
     """A device that is not this machine, as far as its address goes."""

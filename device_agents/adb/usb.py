@@ -79,7 +79,8 @@ class UsbLink:
     def drain(self) -> None:
         """Take what lies ready in the phone: for streams that are closed, or a host before us that ended.
 
-        A phone that is greeted while it still has something to send breaks the connection off.
+        Half a packet of that could not be told from the answer to our greeting, and a phone that is greeted while it
+        has something to send breaks the connection off.
         """
         from adb_shell.exceptions import UsbReadFailedError
 
@@ -95,10 +96,12 @@ class UsbLink:
     def close(self) -> None:
         """Give the phone back."""
         self.interrupt()
-        self.drain()
-        self._port.close()
-        if self._bus is not None:
-            self._bus.close()
+        try:
+            self.drain()
+        finally:
+            self._port.close()
+            if self._bus is not None:
+                self._bus.close()
 
     def _read_some(self, size: int) -> bytes:
         """Read one transfer; nothing when none came in a while."""
@@ -158,7 +161,10 @@ def open_usb(serial: str) -> UsbLink:
     except usb1.USBErrorAccess as error:
         raise NotAuthorised(f"{name}: this user may not open the USB device; add a udev rule for it") from error
     except usb1.USBErrorBusy as error:
-        raise DeviceNotReady(f"{name}: an adb server holds the device; name it by $ANDROID_ADB_SERVER_PORT") from error
+        raise DeviceNotReady(
+            f"{name}: an adb server holds the device, or another program; give that server's port in "
+            "$ANDROID_ADB_SERVER_PORT, or end what holds it"
+        ) from error
     except usb1.USBError as error:
         raise DeviceOffline(f"{name}: USB failed: {error}; reconnect its cable") from error
 

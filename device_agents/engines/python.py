@@ -29,7 +29,7 @@ class PythonEngine:
         if not device.python:
             raise DeviceNotReady(
                 f"{device.name}: no Python was found there, which the python engine needs; "
-                "choose another engine (--engine native or benchmark_model) or install python3"
+                "choose another engine (--device-engine native or benchmark_model) or install python3"
             )
         folder = Path(str(files("device_agents.runner")))
         return {name: folder / name for name in (_RUNNER, _NODES)}

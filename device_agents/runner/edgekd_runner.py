@@ -55,6 +55,8 @@ BLOCK_BYTES = 128 << 20
 # A block closes once it takes longer. Its jobs need some seconds to meet the machine at its best, but no row comes home
 # before its block is complete.
 BLOCK_NS = 8_000_000_000
+# It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured.
+BLOCK_LOAD_S = 15.0
 SENTINEL_SAMPLES = 2  # a reading: the first one warms the caches up, and the fastest of all readings counts
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
 TINY_FLOAT = 1.1754944e-38  # the smallest normal float32
@@ -316,6 +318,7 @@ class Block:
         self.switches: dict[str, int] = {}
         self.spent_s: dict[str, float] = {}
         self.throttled = False
+        self.began_s = time.monotonic()
 
     def add(self, candidate: Candidate, expected_ns: int) -> None:
         """Take a job in that will cost so much time."""
@@ -418,11 +421,12 @@ class Batch:
         return int(samples * candidate.loops * candidate.run_ns)
 
     def is_full(self, block: Block) -> bool:
-        """Tell whether a block has enough jobs, bytes or work."""
+        """Tell whether a block has enough jobs, bytes or work, or took long enough to load."""
         return (
             len(block.candidates) >= self.settings["block_size"]
             or block.size_bytes >= BLOCK_BYTES
             or block.expected_ns >= BLOCK_NS
+            or time.monotonic() - block.began_s >= BLOCK_LOAD_S
         )
 
     def measure_block(self, block: Block) -> None:

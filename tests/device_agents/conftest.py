@@ -23,7 +23,8 @@ from device_agents.transport import Transport
 
 # Behaves as its model's text says: "burn 50" runs for about 50 additions, "kill 9" dies of that signal when it runs,
 # "gate PATH" opens a FIFO, which tells the test that it runs, and never returns. "deaf gate PATH" ignores alarms too.
-# "after 6 kill 9" does so in its seventh run, which is one that is measured, and nothing before.
+# "after 6 kill 9" does so in its seventh run, which is one that is measured, and nothing before. "once PATH" is a gate
+# that removes its FIFO, so that it does nothing when it runs again.
 _FAKE_RUNTIME = """
 import os, signal, threading
 
@@ -33,7 +34,7 @@ class Interpreter:
         self.patience = 0
         if self.words[0] == "after":
             self.patience, self.words = int(self.words[1]), self.words[2:]
-        if self.words[0] not in ("burn", "kill", "exit", "gate", "deaf"):
+        if self.words[0] not in ("burn", "kill", "exit", "gate", "deaf", "once"):
             raise ValueError("not a model")
 
     def allocate_tensors(self): print("noise that a library writes to stdout")
@@ -45,6 +46,8 @@ class Interpreter:
         self.patience -= 1
         if self.patience >= 0:
             return
+        if word == "once" and not os.path.exists(argument):
+            return
         if word == "burn":
             sum(range(int(argument)))
         elif word == "kill":
@@ -54,7 +57,9 @@ class Interpreter:
         else:
             if word == "deaf":
                 signal.signal(signal.SIGALRM, signal.SIG_IGN)
-            open(argument, "w").close()
+            with open(argument, "w"):
+                if word == "once":
+                    os.unlink(argument)
             threading.Event().wait()
 """
 
@@ -199,7 +204,6 @@ def meet() -> Callable[[Path], None]:
     """Wait until the runner has opened the FIFO, which a "gate" model does while it runs."""
 
     def wait(gate: Path) -> None:
-        with gate.open():
-            pass
+        gate.read_bytes()  # to its end: what the model does with the gate is done by then
 
     return wait

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import closing
 
 import pytest
 import usb1
 from adb_shell.exceptions import UsbReadFailedError, UsbWriteFailedError
 from adb_shell.transport.usb_transport import UsbTransport
 
+from device_agents.adb import usb
 from device_agents.adb.handshake import Patience, shake_hands
 from device_agents.adb.mux import Mux
 from device_agents.adb.packets import Packet, PacketWire
-from device_agents.adb.usb import UsbLink, open_usb
+from device_agents.adb.usb import UsbBus, UsbLink, open_usb
 from device_agents.errors import DeviceNotReady, DeviceOffline, LinkLost, NotAuthorised, TransportTimeout
 
 
@@ -98,6 +100,41 @@ def test_a_phone_is_found_by_its_serial_number(monkeypatch: pytest.MonkeyPatch) 
     assert (other.claimed, wanted.claimed) == (False, True)
     link.close()
     assert not wanted.claimed
+
+
+def test_what_lies_ready_in_a_phone_is_taken_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would break the connection that the next greeting begins, ours or an adb server's."""
+    port = Port("C", [b"for a host", b"that was killed"])
+    attach(monkeypatch, port)
+    link = open_usb("C")
+    assert port.transfers == []
+    port.transfers = [b"for a stream that is closed"]
+    link.close()
+    assert port.transfers == []
+
+
+def test_a_phone_that_never_falls_silent_is_opened_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it goes on to send is for the greeting to judge."""
+    monkeypatch.setattr(usb, "_DRAIN_S", 0.01)
+    port = Port("C")
+    monkeypatch.setattr(port, "bulk_read", lambda size, timeout_s: b"x")
+    attach(monkeypatch, port)
+    assert open_usb("C").read(3, 20) == b"xxx"
+
+
+def test_each_search_looks_at_the_bus_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phone that came after adb-shell was loaded is found where no udev daemon tells libusb of it."""
+    contexts: list[object] = []
+
+    def find(finder: type[UsbTransport]) -> Iterable[Port]:
+        contexts.append(finder.USB1_CTX)
+        return []
+
+    monkeypatch.setattr(UsbTransport, "find_all_adb_devices", classmethod(find))
+    for _ in range(2):
+        with closing(UsbBus()) as bus:
+            bus.ports()
+    assert len({UsbTransport.USB1_CTX, *contexts}) == 3
 
 
 def test_a_phone_that_is_not_there_names_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:

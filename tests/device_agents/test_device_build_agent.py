@@ -15,7 +15,7 @@ import ai_edge_litert
 import pytest
 
 from device_agents.build_agent import build_agent, build_program, find_compiler, is_for_android
-from device_agents.errors import SetupFailed
+from device_agents.errors import InvalidRequest, SetupFailed
 
 pytestmark = pytest.mark.slow  # compilers, shells and real programs
 
@@ -173,7 +173,7 @@ def test_a_missing_compiler_is_told_with_the_package_to_install(abi: str, packag
 
 def test_an_unknown_processor_is_refused_with_the_known_ones() -> None:
     """No compiler is looked for."""
-    with pytest.raises(SetupFailed, match=r"'mips'.* aarch64, armv7l, x86_64"):
+    with pytest.raises(InvalidRequest, match=r"'mips'.* aarch64, armv7l, x86_64"):
         build_agent("mips")
 
 
@@ -187,7 +187,7 @@ def test_a_phone_without_the_ndk_is_told_where_to_give_it(monkeypatch: pytest.Mo
 
 def test_a_folder_that_is_no_ndk_is_named(tmp_path: Path) -> None:
     """With the compiler that was looked for."""
-    with pytest.raises(SetupFailed, match=rf"{tmp_path} is no Android NDK .*aarch64-linux-android24-clang"):
+    with pytest.raises(InvalidRequest, match=rf"{tmp_path} is no Android NDK .*aarch64-linux-android24-clang"):
         build_agent("aarch64", ndk=tmp_path)
 
 
@@ -234,5 +234,5 @@ def test_a_library_tells_which_c_library_it_wants(needed: str, android: bool, tm
 def test_the_library_of_this_machine_is_not_for_phones() -> None:
     """Nor does a missing one pass."""
     assert not is_for_android(Path(ai_edge_litert.__file__).with_name("libLiteRt.so"))
-    with pytest.raises(SetupFailed, match="cannot read the library"):
+    with pytest.raises(InvalidRequest, match="cannot read the library"):
         is_for_android(Path("/no/such/library.so"))

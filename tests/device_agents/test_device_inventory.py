@@ -313,6 +313,7 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Nothing in reach but this machine."""
     made = World({}, [], tmp_path / "devices.toml", [])
+    made.file.touch()
     monkeypatch.setenv("EDGEKD_DEVICES", str(made.file))
     monkeypatch.setattr(connect, "open_transport", made.open)
     monkeypatch.setattr(server, "list_adb_devices", lambda: tuple(made.adb))
@@ -368,7 +369,9 @@ def test_two_of_a_kind_are_told_apart_by_serial(world: World) -> None:
     """Without one, the line lists them; all of them can be had."""
     world.phone("A1")
     world.phone("B2")
-    with pytest.raises(DeviceNotReady, match="2 devices fit 'pixel4': A1, B2; choose one with --serial, or --all"):
+    with pytest.raises(
+        DeviceNotReady, match="2 devices fit 'pixel4': A1, B2; choose one with --serial; profile also takes --all"
+    ):
         find_device("pixel4")
     with pytest.raises(DeviceNotReady, match="A1, B2"):
         find_target("pixel4")

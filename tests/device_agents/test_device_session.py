@@ -249,17 +249,16 @@ def test_a_runner_killed_from_outside_is_replaced(
     meet: Callable[[Path], None],
     quick: MeasureSettings,
 ) -> None:
-    """Whoever kills the runner costs the job that ran, and only that one."""
-    jobs = [shelf.job("a", "burn 10"), shelf.job("stuck", f"gate {gate}"), shelf.job("b", "burn 11")]
+    """Whoever kills the runner costs nothing but time: no job is to blame for that."""
+    jobs = [shelf.job("a", "burn 10"), shelf.job("stuck", f"once {gate}"), shelf.job("b", "burn 11")]
     with Session(host, transport) as session:
         rows = session.measure(jobs, shelf.models, quick)
         first = next(rows)
         meet(gate)
         os.kill(session.hello.pid, signal.SIGKILL)
         found = by_id([first, *rows])
-    assert "SIGKILL" in found["stuck"].error
-    assert found["a"].ok
-    assert found["b"].ok
+    assert found.keys() == {"a", "stuck", "b"}
+    assert all(row.ok for row in found.values())
 
 
 @pytest.mark.parametrize(
@@ -326,7 +325,7 @@ def test_restarts_are_bounded(
     host: Device, transport: Transport, work_dir: str, shelf: ModelShelf, quick: MeasureSettings
 ) -> None:
     """A device on which everything dies is given up, and the rows so far have been handed out."""
-    jobs = [shelf.job(str(number), f"kill {' ' * number}9") for number in range(5)]
+    jobs = [shelf.job(str(number), f"kill {' ' * number}11") for number in range(5)]
     rows: list[JobResult] = []
     with Session(host, transport, SessionLimits(max_restarts=2)) as session:
         with pytest.raises(RunnerFailed, match=r"died 3 times.*2 jobs left"):

@@ -248,7 +248,7 @@ class LostTransport(LocalTransport):
 def test_a_device_that_stays_away_is_waited_for_once(host: Device, shelf: ModelShelf, quick: MeasureSettings) -> None:
     """The wait is the one that the limits allow, and its end is the end of the batch."""
     transport, limits = LostTransport(), SessionLimits(reconnect_s=0.5)
-    jobs = [shelf.job("killer", "kill 9"), shelf.job("a", "burn 10")]
+    jobs = [shelf.job("killer", "kill 11"), shelf.job("a", "burn 10")]
     with Session(host, transport, limits) as session:
         results = session.measure(jobs, shelf.models, quick)
         assert next(results).job_id == "killer"

@@ -18,7 +18,15 @@ from device_agents import setup, user_devices
 from device_agents.addresses import Address
 from device_agents.checkup import Check, check_device, require_ready
 from device_agents.describe import Description, Target, examine
-from device_agents.errors import DeviceBusy, DeviceNotReady, DeviceOffline, HostKeyRefused, NotAuthorised, SetupFailed
+from device_agents.errors import (
+    DeviceBusy,
+    DeviceNotReady,
+    DeviceOffline,
+    HostKeyRefused,
+    InvalidRequest,
+    NotAuthorised,
+    SetupFailed,
+)
 from device_agents.local import LocalTransport
 from device_agents.pythons import PythonThere
 from device_agents.setup import SetupRequest, set_up
@@ -36,6 +44,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Homes and files of this test alone; the board is this machine with another home."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "devices.toml").touch()
     monkeypatch.setenv("EDGEKD_DEVICES", str(tmp_path / "devices.toml"))
 
 
@@ -284,7 +293,7 @@ def test_a_binary_for_another_processor_is_refused(
     binary = tmp_path / "benchmark_model"
     binary.write_bytes(content)
     phone = with_engine(described, "benchmark_model", abi="aarch64")
-    with pytest.raises(SetupFailed, match=message):
+    with pytest.raises(InvalidRequest, match=message):
         set_up(BOARD, phone, LocalTransport(), SetupRequest(benchmark_model=binary), lambda text: None)
     assert user_devices.load_all() == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from transports import Sshd, find_program, run_sshd, ssh_tool, start_sshd, stop_sshd, write_key  # noqa: F401 # run_sshd is a fixture
 
+from device_agents import ssh_files
 from device_agents.addresses import Address
 from device_agents.errors import (
     DeviceNotReady,
@@ -26,6 +28,7 @@ from device_agents.errors import (
     NotAuthorised,
     ProtocolError,
     TransportError,
+    TransportTimeout,
 )
 from device_agents.ssh import SshTransport
 from device_agents.ssh_link import SshOptions
@@ -377,7 +380,7 @@ def test_a_link_that_falls_silent_is_lost(sshd: Sshd, options: SshOptions) -> No
 
 
 def test_a_copy_over_a_link_that_falls_silent_is_lost(sshd: Sshd, options: SshOptions, tmp_path: Path) -> None:
-    """A copy has no time limit of its own: it goes on as long as the link does, and no longer."""
+    """A copy that moves has no time limit: it goes on as long as the link does, and no longer."""
     (tmp_path / "file").write_bytes(b"content")
     impatient = replace(options, keepalive_s=0.1, keepalive_count=2)
     with contextlib.closing(SshTransport(sshd.address, impatient)) as transport:
@@ -417,6 +420,32 @@ def test_a_server_without_files_is_said(server: Callable[[str], Sshd], tmp_path:
     with contextlib.closing(SshTransport(bare.address, bare.options(tmp_path))) as transport:
         with pytest.raises(TransportError, match="install openssh-sftp-server"):
             transport.pull("/etc/hostname", tmp_path / "back")
+        assert transport.run(["true"], 20).exit_code == 0
+
+
+def test_a_server_of_files_that_hangs_is_a_timeout(
+    server: Callable[[str], Sshd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link stands and commands run, so that nothing else would end the wait."""
+    monkeypatch.setattr(ssh_files, "_START_S", 0.3)
+    stuck = server("Subsystem sftp /bin/sleep 1000")
+    with contextlib.closing(SshTransport(stuck.address, stuck.options(tmp_path))) as transport:
+        with pytest.raises(TransportTimeout, match="did not start"):
+            transport.push(Path(__file__), str(tmp_path / "there"))
+        assert transport.run(["true"], 20).exit_code == 0
+
+
+def test_a_disk_that_takes_nothing_more_is_a_timeout(
+    sshd: Sshd, options: SshOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy into a pipe that nobody reads moves no block, as one onto a card that is stuck."""
+    monkeypatch.setattr(ssh_files, "_STALL_S", 0.3)
+    monkeypatch.setattr(ssh_files, "_REMOVE_S", 0.3)
+    monkeypatch.setattr(ssh_files, "part_name", lambda name: name)
+    os.mkfifo(tmp_path / "there")
+    with contextlib.closing(SshTransport(sshd.address, options)) as transport:
+        with pytest.raises(TransportTimeout, match="took nothing"):
+            transport.push(Path(__file__), str(tmp_path / "there"))
         assert transport.run(["true"], 20).exit_code == 0
 
 

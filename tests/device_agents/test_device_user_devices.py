@@ -127,6 +127,26 @@ def test_the_project_goes_before_the_user(tmp_path: Path, monkeypatch: pytest.Mo
     assert user_devices.user_file({"HOME": "/root"}) == Path("/root/.config/edgekd/devices.toml")
 
 
+def test_a_file_that_was_named_and_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """A typo in $EDGEKD_DEVICES must not look like a device that nobody knows."""
+    with pytest.raises(InvalidRequest, match=r"missing\.toml, which does not exist"):
+        load_all({"EDGEKD_DEVICES": str(tmp_path / "missing.toml")})
+
+
+@pytest.mark.parametrize("table", ['address = "local:"\n', 'address = "ssh://pi"\nssh_config = "own"\n'])
+def test_a_projects_file_runs_no_programs(table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing devices in a folder that somebody else has made is harmless; the user's own file may say anything."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").touch()
+    Path("devices.toml").write_text(f"[a]\n{table}")
+    with pytest.raises(InvalidRequest, match="which can run programs here"):
+        load_all({"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    own = tmp_path / "config" / "edgekd" / "devices.toml"
+    own.parent.mkdir(parents=True)
+    Path("devices.toml").rename(own)
+    assert list(load_all({"XDG_CONFIG_HOME": str(tmp_path / "config")})) == ["a"]
+
+
 def test_a_device_is_appended_and_nothing_else_changes(path: Path) -> None:
     """Comments, order and blank lines stay as they are."""
     device = phone("new.one", path, cpus="4-7", engine="native")

@@ -24,7 +24,7 @@ _FILES = FILES / "usb_vm"
 _PRODUCT = "device_agents"
 _LIMIT_S = 300.0  # many times what it takes
 _TAIL_CHARACTERS = 3000
-_MACHINE = ("-machine", "pc,accel=tcg", "-cpu", "Nehalem", "-m", "640", "-nodefaults", "-display", "none", "-no-reboot")
+_MACHINE = ("-machine", "pc,accel=tcg", "-cpu", "max", "-m", "640", "-nodefaults", "-display", "none", "-no-reboot")
 # a kernel that guards nothing against its own programs is faster under emulation
 _KERNEL = "console=ttyS0 quiet panic=-1 mitigations=off rdinit=/check/init"
 

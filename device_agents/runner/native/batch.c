@@ -14,6 +14,8 @@ static const size_t BLOCK_BYTES = (size_t)128 << 20;
 /* A block closes once it takes longer. Its jobs need some seconds to meet the machine at its best, but no row comes
  * home before its block is complete. */
 static const double BLOCK_NS = 8e9;
+/* It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured. */
+static const double BLOCK_LOAD_S = 15;
 /* A reading: the first sample warms the caches up, and the fastest of all readings counts. */
 enum { SENTINEL_SAMPLES = 2 };
 
@@ -26,6 +28,7 @@ typedef struct {
     size_t count;
     size_t size_bytes;
     double expected_ns;
+    double began_s;
     BlockFacts facts;
     int64_t usual_khz; /* allowed to our CPUs when the plan began */
 } Batch;
@@ -101,6 +104,7 @@ static void measure_block(Batch *batch)
     for (size_t i = 0; i < batch->count; i++)
         candidate_free(batch->candidates[i]);
     batch->count = batch->size_bytes = 0;
+    batch->began_s = seconds_now();
     batch->expected_ns = 0;
 }
 
@@ -114,14 +118,16 @@ static void add(Batch *batch, Candidate *candidate)
 static bool is_full(const Batch *batch)
 {
     return batch->count >= (size_t)batch->bench.settings->block_size || batch->size_bytes >= BLOCK_BYTES ||
-           batch->expected_ns >= BLOCK_NS;
+           batch->expected_ns >= BLOCK_NS || seconds_now() - batch->began_s >= BLOCK_LOAD_S;
 }
 
 void batch_run(const Runtime *runtime, const char *folder, const Settings *settings, const Job *sentinel,
                const Job *jobs, size_t count)
 {
     bool on_cpu_clock = settings->threads == 1 && strcmp(single_thread_clock(), "thread_cpu") == 0;
-    Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock}, .order = settings->seed, .usual_khz = top_khz()};
+    Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock}, .order = settings->seed};
+    batch.usual_khz = top_khz();
+    batch.began_s = seconds_now();
     batch.candidates = need((size_t)settings->block_size * sizeof *batch.candidates);
     choose_sentinel(&batch, sentinel, jobs, count);
     for (size_t i = 0; i < count; i++) {

@@ -60,8 +60,8 @@ def test_an_ssh_session_that_dies_costs_no_row(device: FaultyDevice, shelf: Shel
 
 
 @WAYS
-def test_a_runner_that_is_killed_fails_the_running_job_alone(device: FaultyDevice, shelf: Shelf) -> None:
-    """As the kernel does where memory ends; the job that ran says so, the rest is measured."""
+def test_a_runner_that_is_killed_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+    """As the kernel does where memory ends: the job that ran is tried once more, in a new runner."""
     gate = device.gate()
 
     def crash() -> None:
@@ -69,11 +69,11 @@ def test_a_runner_that_is_killed_fails_the_running_job_alone(device: FaultyDevic
 
     with device.session() as session, meanwhile(crash):
         rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))
-    assert statuses(rows) == {"a": "ok", "b": "ok", "fault": "failed", "c": "ok", "d": "ok"}
-    assert "SIGKILL" in next(row.error for row in rows if not row.ok)
+    assert set(statuses(rows).values()) == {"ok"}
+    assert len(rows) == 5
 
 
-def test_a_native_agent_that_is_killed_fails_the_running_job_alone(
+def test_a_native_agent_that_is_killed_costs_no_row(
     device: FaultyDevice, shelf: Shelf, add_model: Callable[[int], bytes]
 ) -> None:
     """The same holds without Python on the device."""
@@ -85,7 +85,4 @@ def test_a_native_agent_that_is_killed_fails_the_running_job_alone(
         os.kill(device.process(before), signal.SIGKILL)
         rows += results
         assert session.hello.pid != before
-    failed = [row for row in rows if not row.ok]
-    assert statuses(rows).keys() == {job.job_id for job in jobs}
-    assert len(failed) <= 1
-    assert all("SIGKILL" in row.error for row in failed)
+    assert statuses(rows) == {job.job_id: "ok" for job in jobs}

@@ -185,7 +185,7 @@ def _after_killed_host(address: Address) -> dict[str, object]:
 def _listen(address: Address) -> None:
     with closing(_open(address)) as transport:
         process = transport.stream(["yes"])
-        print(process.read_line(_CALL_S), flush=True)
+        print((process.read_line(_CALL_S) or b"").decode(), flush=True)
         while process.read_line(_CALL_S) is not None:
             pass
 

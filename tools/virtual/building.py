@@ -21,7 +21,6 @@ from virtual.places import REPOSITORY, VirtualDeviceError
 # a builder and all that it started end with this program, however that ends, and its mounts are its own
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 SUITE = "trixie"  # the first Debian with adbd
-MIRROR = "http://deb.debian.org/debian"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtual.building import DIES_WITH_US, MIRROR, SUITE, alone, built, pip, remove_unfinished_in
+from virtual.building import DIES_WITH_US, SUITE, alone, built, pip, remove_unfinished_in
 from virtual.kinds import Kind
 from virtual.places import REPOSITORY, Places, run, say
 
@@ -95,7 +95,7 @@ def _root_folder(places: Places, arch: str, native: Path | None) -> Path:
 
     def build(folder: Path) -> None:
         say(f"building a Debian {SUITE} root for {arch}")
-        run([*DIES_WITH_US, *recipe, folder, MIRROR], f"building the {arch} root")
+        run([*DIES_WITH_US, *recipe, folder], f"building the {arch} root")
         (folder / "usr" / "local").mkdir(exist_ok=True)  # Debian's own is made by a script that did not run
         (folder / "usr" / "bin" / "awk").symlink_to("mawk")
         _compile(folder / "usr" / "lib" / PYTHON, native or folder)

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtual.building import DIES_WITH_US, MIRROR, SUITE, built, pip, remove_unfinished_in
+from virtual.building import DIES_WITH_US, SUITE, built, pip, remove_unfinished_in
 from virtual.cpio import Archive
 from virtual.places import REPOSITORY, run, say
 
@@ -51,7 +51,7 @@ def usb_image(folder: Path) -> UsbImage:
     def build(making: Path) -> None:
         say(f"building a virtual machine of Debian {SUITE}")
         files = making / "root"
-        run([*DIES_WITH_US, *root, SUITE, files, MIRROR], "building the virtual machine's files")
+        run([*DIES_WITH_US, *root, SUITE, files], "building the virtual machine's files")
         quick = ["--disable-pip-version-check", "--quiet", "--no-deps", "--no-compile"]
         install = [*pip(), "install", *quick, "--constraint", constraints, "--target", files / "wheels", *_WHEELS]
         run([*DIES_WITH_US, *install], f"fetching {' and '.join(_WHEELS)}")

@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Self
 from device_agents.connect import ConnectOptions
 from device_agents.device import Device
 from device_agents.engines import engine_named
-from device_agents.errors import ProtocolError
+from device_agents.errors import DeviceOffline, LinkLost, ProtocolError, TransportError
 from device_agents.inventory import find_device, find_devices, open_transport
 from device_agents.protocol import Job, JobResult, MeasureSettings
 from device_agents.questions import Layer, Node
@@ -96,8 +96,9 @@ class Bench:
         with ExitStack() as stack:
             self._transport = open_transport(self.device)
             stack.callback(self._transport.close)
-            for warning in warnings_of(read_conditions(self.device, self._transport)):
-                self._on_warning(f"{self.device.name}: {warning}")
+            with _naming(self.device):
+                for warning in warnings_of(read_conditions(self.device, self._transport)):
+                    self._on_warning(f"{self.device.name}: {warning}")
             self._session = stack.enter_context(Session(self.device, self._transport, _LIMITS, self._on_warning))
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-models-")))
             self._stack = stack.pop_all()
@@ -200,7 +201,8 @@ class _Watch:
     def __init__(self, device: Device, transport: Transport, note: Callable[[str], None]) -> None:
         """Wait for the device to be cool. Raises DeviceNotReady when it stays hot."""
         self._device, self._transport, self._note = device, transport, note
-        self._before = None if device.address.kind == "local" else wait_until_cool(device, transport, note=note)
+        with _naming(device):
+            self._before = None if device.address.kind == "local" else wait_until_cool(device, transport, note=note)
         self._looked_s = self._row_s = time.monotonic()
         self._flags: tuple[str, ...] = ()
 
@@ -214,12 +216,24 @@ class _Watch:
         return self._flags
 
     def _look(self, before: Conditions) -> None:
-        now = read_conditions(self._device, self._transport)
+        try:
+            now = read_conditions(self._device, self._transport)
+        except (TransportError, DeviceOffline):
+            return  # the session meets the same, and knows how to wait for a device
         signs = differences(before, now)
         for sign in signs if not self._flags else ():
             self._note(f"{self._device.name}: {sign}; the rows of that time are flagged")
         self._flags = (THROTTLED,) if signs or throttled(now) else ()
         self._before, self._looked_s = now, time.monotonic()
+
+
+@contextmanager
+def _naming(device: Device) -> Iterator[None]:
+    """Let a lost link be told with the device's name; a transport knows none."""
+    try:
+        yield
+    except LinkLost as error:
+        raise LinkLost(f"{device.name} at {device.address}: {error}; the same command goes on from here") from error
 
 
 def _sentinel() -> Model:

@@ -18,7 +18,7 @@ _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 def benchmark_model(places: Places, arch: str) -> Path:
     """Say where the program for an architecture lies once it is built."""
-    return places.state / f"standins_{arch}" / "benchmark_model"
+    return places.state / "roots" / f"standins_{arch}" / "benchmark_model"
 
 
 def build_benchmark_model(places: Places, arch: str) -> None:

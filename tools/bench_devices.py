@@ -152,8 +152,8 @@ def overhead_part(found: Devices, batch: Batch) -> Result:
 
     A batch's time is from the call of `measure` to its last row: pushing, plan, measuring, every line back. From it is
     taken what its rows tell of loading, warming up and running models, so that how fast those ran does not matter. What
-    is left without a link (files copied, read and hashed, inputs filled, lines read) costs the same on this machine alone
-    and is not counted; both figures are printed.
+    is left without a link (files copied, read and hashed, inputs filled, lines read) it costs on this machine alone as
+    well, and is not counted; both figures are printed.
     The least of several batches counts: what another one took longer, others did on the machine meanwhile.
     """
     everything = {"local": found.host, **found.remote}

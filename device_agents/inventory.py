@@ -167,7 +167,12 @@ def _the_one(name: str, devices: Sequence[Device]) -> Device:
 
 def _attached(options: ConnectOptions) -> Iterator[Sighting]:
     """List what the adb server knows of, or without one the phones on USB. No server is started for it."""
-    for serial, state in _adb_states():
+    try:
+        states = list(_adb_states())
+    except DeviceError as error:  # another program at its port, say: it must not hide the devices of other ways
+        yield Sighting(Target(Address("adb", serial="server"), "adb server", connection=options), error)
+        return
+    for serial, state in states:
         try:
             address = Address.parse(f"adb://{serial}")
         except InvalidRequest:

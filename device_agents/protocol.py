@@ -121,7 +121,8 @@ class JobResult:
 
     samples_ns are on `clock`: "thread_cpu" with one thread, else "wall"; wall_samples_ns are the same samples
     on the wall. A sample is the mean of `loops` runs back to back. warmup_ns is the wall time of all `warmup_runs`,
-    init_ns of creating the interpreter. peak_rss_bytes is the runner's high-water mark once this job was warm.
+    init_ns of creating the interpreter. peak_rss_bytes is the runner's high-water mark once this job was warm,
+    0 where it cannot be told.
     sentinel_ns is the sentinel's fastest run, on `clock`, in all readings while the job's block was measured: how fast
     the machine was at its best meanwhile; 0 when nothing served as one. flags: see FLAGS.
     """
@@ -238,11 +239,20 @@ def start_of(fields: Fields, job_id: str) -> Start:
 
 @dataclass(slots=True)
 class RowReader:
-    """Read the answer to one plan, in which each job of `waiting` has one row; other `known` jobs may only start."""
+    """Read the answer to one plan, in which each job of `waiting` has one row; other `known` jobs may only start.
+
+    Starts are counted: a device that announced steps for ever would keep the host from ever giving up.
+    """
 
     settings: MeasureSettings
     waiting: dict[str, Job]
     known: frozenset[str]
+    starts: int = 0
+
+    @property
+    def most_starts(self) -> int:
+        """Say how many steps a plan has at most: loads and visits, and the sentinel around each round of each block."""
+        return (len(self.known) + 1) * (3 * self.settings.rounds + 4)
 
     def parse(self, line: bytes) -> Start | JobResult | End | Refusal:
         """Read one line. Raises ProtocolError, and then nothing of the line has been counted."""
@@ -255,6 +265,9 @@ class RowReader:
         if not isinstance(job_id, str) or job_id not in self.known:
             raise ProtocolError(f"the runner speaks of a job it was not given: {excerpt(line)}")
         if fields.type == "start":
+            self.starts += 1
+            if self.starts > self.most_starts:
+                raise ProtocolError(f"the runner announces more steps than its plan has: {self.starts}")
             return start_of(fields, job_id)
         if job_id not in self.waiting:
             raise ProtocolError(f"a second row for job {job_id!r}")
@@ -290,7 +303,7 @@ class RowReader:
             fields.integer("warmup_ns", 1, MAX_NS),
             fields.integer("warmup_runs", 1, 10**9),
             fields.integer("init_ns", 1, MAX_NS),
-            fields.integer("peak_rss_bytes", 1, 1 << 50),
+            fields.integer("peak_rss_bytes", 0, 1 << 50),
             fields.timestamp("started_at"),
             fields.numbers("temperatures_c", -100.0, 200.0, 256),
             fields.integer("sentinel_ns", 0, MAX_NS),

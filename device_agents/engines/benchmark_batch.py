@@ -155,7 +155,7 @@ class BenchmarkBatch:
             warmup_ns=max(1, round(first.warmup.count * first.warmup.average_us * 1e3)),
             warmup_runs=first.warmup.count,
             init_ns=max(1, round(first.init_us * 1e3)),
-            peak_rss_bytes=max(1, *(timing.footprint_bytes for timing in visits.timings)),
+            peak_rss_bytes=max(timing.footprint_bytes for timing in visits.timings),
             started_at=visits.started_at,
             temperatures_c=temperatures_c,
             sentinel_ns=min(self._sentinel_ns, default=0),

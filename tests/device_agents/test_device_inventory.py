@@ -487,6 +487,18 @@ def test_a_device_of_the_file_is_listed_once(world: World) -> None:
     assert [(seen.target.name, seen.serial) for seen in sightings()] == [("mine", "A1")]
 
 
+def test_an_adb_server_that_talks_nonsense_hides_no_other_device(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a line of the list that says so."""
+
+    def nonsense() -> tuple[AdbEntry, ...]:
+        raise ProtocolError("it speaks of teapots")
+
+    monkeypatch.setattr(server, "list_adb_devices", nonsense)
+    (seen,) = sightings()
+    assert seen.target.name == "adb server"
+    assert "teapots" in str(seen.problem)
+
+
 def test_without_an_adb_server_usb_is_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one, every phone is the server's, and USB would only disturb it."""
     monkeypatch.setattr(usb_list, "list_usb", lambda: (["A1"], True))

@@ -83,6 +83,16 @@ def line(fields: dict[str, Any], **changed: object) -> bytes:
     return json.dumps({**fields, **changed}).encode()
 
 
+def test_steps_without_end_are_refused() -> None:
+    """A plan has so many steps and no more; a device that announces others would never be given up."""
+    reading = reader()
+    start = line({"type": "start", "job": "one", "phase": "measure"})
+    for _ in range(reading.most_starts):
+        reading.parse(start)
+    with pytest.raises(ProtocolError, match="more steps than its plan has"):
+        reading.parse(start)
+
+
 def test_a_row_carries_every_field_over() -> None:
     """What the runner wrote is what the result holds, lists as tuples."""
     result = reader().parse(line(ROW))

@@ -124,6 +124,7 @@ def test_a_phone_that_does_not_let_us_in_says_what_to_do(
 ) -> None:
     """By serial, address or kind: one line with the state and the way out of it."""
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(fake(adb_server(state, refusal)).port))
+    (tmp_path / "devices.toml").touch()  # no device has a name
     monkeypatch.setenv("EDGEKD_DEVICES", str(tmp_path / "devices.toml"))
     command = Command(command_line("bench", str(_any_model(tmp_path)), "--device", name), tmp_path)
     assert command.ends() == 3, command.stderr

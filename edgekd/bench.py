@@ -38,6 +38,8 @@ _LIMITS = SessionLimits(lock_wait_s=300.0)
 ROUNDS = MeasureSettings().rounds
 _SENTINEL = "sentinel"
 _MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
+# A few models are over in a moment; a table's rows have seconds to meet the machine at its best.
+_SETTLED_ROUNDS = 64
 _DELEGATE = "xnnpack"  # what LiteRT applies by default on a CPU
 # Looks at a device's heat cost it some 20 ms each. Rows of one block come all at once, so that one look tells of them.
 _LOOK_EVERY_S = 5.0
@@ -160,12 +162,12 @@ class Bench:
         flags and its sentinel_ns say how disturbed and how slow the machine still was.
         """
         limit_ns = SLOW * sentinel_ns if sentinel_ns else math.inf  # 0 is unknown: then any speed will do
-        found = {m.subject: m for m in self.measure(models)}
+        found = {m.subject: m for m in self.measure(models, _SETTLED_ROUNDS)}
         for _ in range(attempts - 1):
             doubtful = {name for name, m in found.items() if m.sentinel_ns > limit_ns or m.disturbances}
             if not doubtful:
                 break
-            for again in self.measure([model for model in models if model.name in doubtful]):
+            for again in self.measure([m for m in models if m.name in doubtful], _SETTLED_ROUNDS):
                 before = found[again.subject]
                 found[again.subject] = merged(before, replace(again, attempt=before.attempt + 1))
         return found

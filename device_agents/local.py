@@ -13,8 +13,9 @@ import selectors
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,20 +36,24 @@ class LocalTransport:
 
     def run(self, argv: Sequence[str], timeout_s: float) -> Completed:
         """Run a command to its end; past `timeout_s` its whole group is ended and TransportTimeout raised."""
-        process = _start(argv, subprocess.DEVNULL)
+        process = None
         try:
+            with _interrupts_wait():
+                process = _start(argv, subprocess.DEVNULL)
             out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             raise TransportTimeout(f"{argv[0]} did not end within {timeout_s:g} s and was ended") from error
         finally:
-            _end_group(process)
-            _close_pipes(process)
+            if process is not None:
+                _end_group(process)
+                _close_pipes(process)
         return Completed(process.returncode, out, err)
 
     def stream(self, argv: Sequence[str]) -> LocalProcess:
         """Start a process to speak with in lines."""
-        process = LocalProcess(_start(argv, subprocess.PIPE), argv[0])
-        self._processes.append(process)
+        with _interrupts_wait():
+            process = LocalProcess(_start(argv, subprocess.PIPE), argv[0])
+            self._processes.append(process)
         return process
 
     def push(self, local: Path, remote: str) -> None:
@@ -171,6 +176,22 @@ class LocalProcess:
         self._selector.close()
         self._stdout_open = False
         _close_pipes(self._process)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let a Ctrl-C act only after the block: between a process's start and its being noted it would leave an orphan."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread alone
+        return
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # None: whoever set it was no Python code
+    if seen:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _start(argv: Sequence[str], stdin: int) -> subprocess.Popen[bytes]:

@@ -293,7 +293,7 @@ class Session:
                 if left_s <= wait_s:
                     raise
                 self._note(f"{self._device.name}: {error}; trying again for {left_s:.0f} s")
-                time.sleep(wait_s)
+                time.sleep(wait_s)  # a device that is away tells nobody when it is back
         raise RunnerFailed("unreachable: the pauses never end")
 
     def _begin(self, wait_s: float) -> Server:

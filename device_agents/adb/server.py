@@ -296,5 +296,5 @@ class ServerConnector:
             state = self._state()
             if state not in {"connecting", "authorizing", "offline"}:
                 return state != ""
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # the server offers no event for a state that it keeps to itself
         return False

@@ -30,6 +30,8 @@ from device_agents.errors import (
     TransportTimeout,
 )
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 Connect = Callable[..., DirectConnector]
 TOKEN = bytes(range(20))
 

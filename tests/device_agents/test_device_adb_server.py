@@ -30,6 +30,8 @@ from device_agents.errors import (
     ProtocolError,
 )
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 Serve = Callable[[Script], ServerAddress]
 LIST = """0123456789ABCDEF       device usb:1-1 product:flame model:Pixel_4 device:flame transport_id:1
 10.0.0.7:5555          offline transport_id:12

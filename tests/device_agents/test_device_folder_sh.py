@@ -15,6 +15,8 @@ from shells import SHELLS, Shell, make_shell
 
 import device_agents.runner
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 SCRIPT = Path(next(iter(device_agents.runner.__path__))) / "edgekd_folder.sh"
 HOLDER = 'echo held; echo "{\\"pid\\": $$, \\"since\\": 1, \\"owner\\": \\"$1\\"}" >lock; read -r end'
 

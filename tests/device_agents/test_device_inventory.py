@@ -41,6 +41,8 @@ from device_agents.parallel import in_parallel
 from device_agents.pythons import find_python
 from device_agents.transport import Transport
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 SSH = Target(Address("ssh", "pi", "10.0.0.2"))
 CPU = "/sys/devices/system/cpu/"
 BOARD = {

@@ -25,6 +25,8 @@ from edgekd.graph.micro import random_model
 from latency_tables.schema import OpSpec, TensorSpec
 from tests.device_agents.conftest import _add_model
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 SHAPE = (1, 48, 48, 16)
 
 

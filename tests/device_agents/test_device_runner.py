@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from device_agents.protocol import MeasureSettings
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 
 class Wire:
     """Keeps what the runner sends."""

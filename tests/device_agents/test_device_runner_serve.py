@@ -24,6 +24,8 @@ from device_agents.protocol import HOST_SILENT_EXIT, PROTOCOL_VERSION, MeasureSe
 from edgekd.graph.micro import micro_model
 from latency_tables.schema import OpSpec
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 WAIT_S = 30.0
 CONV = micro_model(OpSpec.parse("conv_2d;float32;in=1x12x12x3;out_channels=5;kernel=3x3"))
 SUM = micro_model(OpSpec.parse("add;float32;in=1x4x4x2,1x4x4x2"))

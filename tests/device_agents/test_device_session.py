@@ -25,6 +25,8 @@ from device_agents.transport import Transport
 if TYPE_CHECKING:
     from tests.device_agents.conftest import ModelShelf
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 
 def by_id(results: Sequence[JobResult]) -> dict[str, JobResult]:
     """Return results by job, after checking that no job has two."""

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from device_agents.errors import ProtocolError, TransportError
 from device_agents.shell import command_line, group_of, kill_line, quoted, watched_line
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 SHELLS = [name for name in ("dash", "bash", "mksh", "busybox") if shutil.which(name)]
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 FOR_EVER = "sleep 1000 & sleep 1000 & echo ready; wait"

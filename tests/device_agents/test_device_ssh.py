@@ -33,6 +33,8 @@ from device_agents.errors import (
 from device_agents.ssh import SshTransport
 from device_agents.ssh_link import SshOptions
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 
 def talk(address: Address, options: SshOptions) -> None:
     """Connect, run one command and close."""

@@ -16,6 +16,8 @@ from transports import Peer, Witness, local, mount_small_disk, run_sshd, ssh_tra
 from device_agents.errors import LinkLost, ProtocolError, TransportError, TransportTimeout
 from device_agents.transport import MAX_LINE_BYTES, Completed, Transport, killing_signal
 
+pytestmark = pytest.mark.slow  # real processes, one after the other
+
 ECHO = ["sh", "-c", 'while IFS= read -r line; do printf "<%s>\\n" "$line"; done']
 SLEEP = ["sleep", "1000"]
 FAMILY = "sleep 1000 & sleep 1000 & wait"  # processes that end only by being ended

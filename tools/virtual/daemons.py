@@ -67,7 +67,7 @@ def wait_ready(places: Places, kind: Kind, link: Link, started: Started | None =
         if time.monotonic() > until or _has_ended(places, kind, link, started):
             log = (places.device(kind.name) / "log").read_text(encoding="utf-8", errors="replace")[-600:].strip()
             raise VirtualDeviceError(f"{kind.name} does not answer at {link.address}:{kind.port}; its log: {log}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)  # a daemon tells nobody when it answers, or has ended
 
 
 def _has_ended(places: Places, kind: Kind, link: Link, started: Started | None) -> bool:
@@ -149,7 +149,7 @@ def _kill_until_gone(find: Callable[[], list[int]], what: str) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)  # a daemon tells nobody when it answers, or has ended
 
 
 def write_spec(path: Path, spec: dict[str, object]) -> None:

@@ -70,4 +70,4 @@ class Command:
         while not condition():
             assert self.process.poll() is None, f"it ended before: {self.stderr}"
             assert time.monotonic() < until, f"it did not come to that: {self.stderr}"
-            time.sleep(0.005)
+            time.sleep(0.005)  # a condition of another process, which tells nobody

@@ -31,7 +31,8 @@ from edgekd.errors import EdgekdError
 from edgekd.files import CannotWrite
 from edgekd.graph.micro import micro_model
 from latency_tables.builder import SLOW
-from latency_tables.schema import THROTTLED, Measurement, OpSpec, TableKey, TensorSpec, merged
+from latency_tables.op_spec import OpSpec, TensorSpec
+from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
 
 # hours of training must not fail because another session measures for a while
 _LIMITS = SessionLimits(lock_wait_s=300.0)

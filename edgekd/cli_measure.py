@@ -79,7 +79,7 @@ def profile(options: argparse.Namespace) -> None:
     from edgekd.files import make_folder
     from edgekd.profile import FULL, QUICK, ProfileRequest, profile
     from edgekd.spaces.mnasnet import space_named
-    from latency_tables.schema import DTYPES
+    from latency_tables.op_spec import DTYPES
 
     path = options.table or default_table(options)
     dtypes = DTYPES if options.dtype == _ALL else (options.dtype,)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import ConfigError, suggest
-from latency_tables.schema import DTYPES
+from latency_tables.op_spec import DTYPES
 
 AUTO = "auto"
 _TOO_LARGE = 1 << 63  # torch's seeds end there, and everything else long before

@@ -19,7 +19,8 @@ from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.space import Space
 from latency_tables.builder import MAX_ATTEMPTS, NetworkSpec, OnRow, Plan, Subject, build
 from latency_tables.calibrate import MIN_NETWORKS
-from latency_tables.schema import DTYPES, Measurement, OpSpec
+from latency_tables.op_spec import DTYPES, OpSpec
+from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, TableFile
 
 CALIBRATION_NETWORKS = 24  # a dtype; the fit has four coefficients, and keeps the error of leaving each one out

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate
-from latency_tables.schema import Measurement, Network, OpSpec
+from latency_tables.op_spec import OpSpec
+from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending

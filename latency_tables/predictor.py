@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from latency_tables.calibrate import Calibration
 from latency_tables.errors import NotCalibrated, OpNotInTable
-from latency_tables.schema import OpSpec, Part, Prediction
+from latency_tables.op_spec import OpSpec
+from latency_tables.schema import Part, Prediction
 from latency_tables.store import LatencyTable
 
 _FLOOR_SHARE = 0.05  # of the plain sum; a fit that goes below it, or below zero, is extrapolating nonsense

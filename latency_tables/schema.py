@@ -1,155 +1,16 @@
-"""The nouns of a latency table: OpSpec, TableKey, Measurement, Prediction. All are frozen values.
+"""The nouns of a latency table: TableKey, Measurement, Network, Prediction. All are frozen values.
 
 Times are integers in ns in files and in Measurement, floats in ms in everything derived. This module does not read or
-write files (store.py) and does not predict (predictor.py).
+write files (store.py) and does not predict (predictor.py). Operators are op_spec.py's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 import statistics
 from dataclasses import dataclass
-from typing import Any
 
-from latency_tables.errors import OpSyntaxError
-
-DTYPES = ("float32", "int8")
-_ACTIVATIONS = ("none", "relu", "relu6")
-_PADDINGS = ("same", "valid")
-_MAX_DIMENSION = 1 << 24  # far above any real tensor; stops a damaged key from asking for terabytes
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """An operator's input: its shape (batch first, channels last) and whether its value is part of the model."""
-
-    shape: tuple[int, ...]
-    constant: bool = False
-
-    def __str__(self) -> str:
-        return ("c" if self.constant else "") + "x".join(map(str, self.shape))
-
-
-@dataclass(frozen=True, slots=True)
-class OpSpec:
-    """One operator as the runtime sees it, fused activation included; weights and biases are implied by the kind.
-
-    `key` and `parse` are inverse. Fields that a kind does not use keep their defaults and do not show in the key.
-    """
-
-    kind: str  # the TFLite builtin's name in lower case: conv_2d, depthwise_conv_2d, mean ...
-    inputs: tuple[TensorSpec, ...]
-    dtype: str
-    out_channels: int = 0
-    kernel: tuple[int, int] = (1, 1)  # height, width
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    padding: str = "same"
-    groups: int = 1
-    act: str = "none"
-
-    @property
-    def key(self) -> str:
-        """Spell the operator as `kind;dtype;in=…;name=value…`, in a fixed order, without the defaults."""
-        parts = [self.kind, self.dtype, "in=" + ",".join(map(str, self.inputs))]
-        for name, value, default in _optional_fields(self):
-            if value != default:
-                parts.append(f"{name}={_spell(value)}")
-        return ";".join(parts)
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Give the weights' shape in TFLite's layout; an operator without weights has the shape (0,)."""
-        in_channels = self.inputs[0].shape[-1]
-        if self.kind == "conv_2d":
-            return (self.out_channels, *self.kernel, in_channels // self.groups)
-        if self.kind == "depthwise_conv_2d":
-            return (1, *self.kernel, self.out_channels)
-        if self.kind == "fully_connected":
-            return (self.out_channels, math.prod(self.inputs[0].shape[1:]))
-        return (0,)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Give the size of the weights in this dtype."""
-        return math.prod(self.weight_shape) * (4 if self.dtype == "float32" else 1)
-
-    @staticmethod
-    def parse(key: str) -> OpSpec:
-        """Read what `key` wrote.
-
-        Raises:
-            OpSyntaxError: the text is not a key in its one canonical form.
-
-        """
-        parts = key.split(";")
-        if len(parts) < 3 or not re.fullmatch(r"[a-z][a-z0-9_]*", parts[0]) or not parts[2].startswith("in="):
-            raise OpSyntaxError(key, "expected kind;dtype;in=shape[,shape];name=value…")
-        fields = dict(_split_field(key, part) for part in parts[3:])
-        inputs = tuple(_parse_tensor(key, text) for text in parts[2][3:].split(","))
-        spec = OpSpec(kind=parts[0], inputs=inputs, dtype=parts[1], **_parse_fields(key, fields))
-        if spec.dtype not in DTYPES:
-            raise OpSyntaxError(key, f"dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}")
-        if spec.key != key:
-            raise OpSyntaxError(key, f"not in canonical form, which would be {spec.key!r}")
-        return spec
-
-
-def _optional_fields(op: OpSpec) -> list[tuple[str, object, object]]:
-    return [
-        (field.name, getattr(op, field.name), field.default)
-        for field in dataclasses.fields(op)
-        if field.default is not dataclasses.MISSING
-    ]
-
-
-def _spell(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _split_field(key: str, part: str) -> tuple[str, str]:
-    name, equals, value = part.partition("=")
-    if not equals or not value:
-        raise OpSyntaxError(key, f"{part!r} is not name=value")
-    return name, value
-
-
-def _parse_dims(key: str, text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[1-9][0-9]{0,7}(x[1-9][0-9]{0,7})*", text):
-        raise OpSyntaxError(key, f"{text!r} is not a shape such as 1x28x28x8")
-    dims = tuple(int(part) for part in text.split("x"))
-    if max(dims) > _MAX_DIMENSION:
-        raise OpSyntaxError(key, f"a dimension of {text!r} is above {_MAX_DIMENSION}")
-    return dims
-
-
-def _parse_tensor(key: str, text: str) -> TensorSpec:
-    constant = text.startswith("c")
-    return TensorSpec(_parse_dims(key, text[constant:]), constant)
-
-
-def _parse_pair(key: str, text: str) -> tuple[int, int]:
-    dims = _parse_dims(key, text)
-    if len(dims) != 2:
-        raise OpSyntaxError(key, f"{text!r} is not a pair such as 3x3")
-    return dims[0], dims[1]
-
-
-def _parse_fields(key: str, fields: dict[str, str]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for name, text in fields.items():
-        if name in ("kernel", "stride", "dilation"):
-            parsed[name] = _parse_pair(key, text)
-        elif name in ("out_channels", "groups"):
-            parsed[name] = _parse_dims(key, text)[0]
-        elif (name == "padding" and text in _PADDINGS) or (name == "act" and text in _ACTIVATIONS):
-            parsed[name] = text
-        else:
-            raise OpSyntaxError(key, f"unknown field {name}={text}")
-    return parsed
-
+from latency_tables.op_spec import OpSpec
 
 THROTTLED, CONTENDED = "throttled", "contended"  # flags of a measurement
 
@@ -264,20 +125,31 @@ class Network:
     measurement: Measurement
 
 
+# How a part of a prediction came about: measured; estimated between or beyond measured operators of its family; computed
+# once when the model is loaded.
+HOWS = ("table", "interpolated", "fitted", "folded")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One operator's share of a prediction."""
 
     op: OpSpec
     ms: float
-    how: str  # "table"
+    how: str  # one of HOWS
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A predicted latency with its 90 % interval and its parts."""
+    """A predicted latency with its 90 % interval and its parts, in execution order."""
 
     total_ms: float
     low_ms: float
     high_ms: float
     parts: tuple[Part, ...]
+
+    @property
+    def covered(self) -> dict[str, float]:
+        """Give the share of the total, from 0 to 1, that was predicted in each way."""
+        shares = {how: sum(part.ms for part in self.parts if part.how == how) / self.total_ms for how in HOWS}
+        return {how: share for how, share in shares.items() if share or any(part.how == how for part in self.parts)}

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from latency_tables.calibrate import Calibration
 from latency_tables.errors import FileDamaged, OpSyntaxError
 from latency_tables.journal import Journal, read_journal
-from latency_tables.schema import DTYPES, Measurement, Network, OpSpec, TableKey, merged
+from latency_tables.op_spec import DTYPES, OpSpec
+from latency_tables.schema import Measurement, Network, TableKey, merged
 
 FORMAT, VERSION = "edgekd-table", 2
 _MAX_NS = 10**15  # eleven days; no inference takes that long

@@ -27,7 +27,8 @@ from edgekd.graph.ir import graph_in
 from edgekd.profile import all_ops, calibration_archs
 from edgekd.spaces.layers import graph_of
 from latency_tables.builder import NetworkSpec, Plan, Subject, build
-from latency_tables.schema import DTYPES, Measurement, OpSpec, TableKey
+from latency_tables.op_spec import DTYPES, OpSpec
+from latency_tables.schema import Measurement, TableKey
 from latency_tables.store import TableFile
 
 

@@ -24,7 +24,8 @@ from edgekd.spaces.arch import Arch
 from edgekd.spaces.mnasnet import SPACES
 from edgekd.spaces.space import BlockOptions, Space
 from latency_tables.calibrate import Calibration
-from latency_tables.schema import DTYPES, Measurement, OpSpec, TableKey, TensorSpec
+from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
+from latency_tables.schema import Measurement, TableKey
 from latency_tables.store import LatencyTable
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from synthetic import NARROW
 from edgekd.pipeline import is_exported
 from edgekd.runs import load_run
 from edgekd.search.latency import LatencyModel
-from latency_tables.schema import DTYPES
+from latency_tables.op_spec import DTYPES
 from latency_tables.store import load_table
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,8 @@ from edgekd.profile import CALIBRATION_NETWORKS, ProfileRequest, all_ops, calibr
 from edgekd.search.latency import LatencyModel
 from edgekd.spaces.layers import graph_of
 from latency_tables.errors import OtherSettings
-from latency_tables.schema import DTYPES, Measurement, OpSpec
+from latency_tables.op_spec import DTYPES, OpSpec
+from latency_tables.schema import Measurement
 from latency_tables.store import load_table
 
 

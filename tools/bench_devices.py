@@ -39,7 +39,7 @@ from device_agents.protocol import Job, JobResult, MeasureSettings
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
 from edgekd.graph.micro import micro_model
-from latency_tables.schema import OpSpec, TensorSpec
+from latency_tables.op_spec import OpSpec, TensorSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 VIRTUAL = ROOT / "tools" / "virtual_devices"

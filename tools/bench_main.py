@@ -123,7 +123,7 @@ def _models() -> list[Callable[[], bytes]]:
     from edgekd.profile import all_ops, calibration_archs
     from edgekd.spaces.layers import graph_of
     from edgekd.spaces.mnasnet import space_named
-    from latency_tables.schema import DTYPES
+    from latency_tables.op_spec import DTYPES
 
     space = space_named(SPACE)
     networks = [graph_in(graph_of(space, arch), dtype) for arch in calibration_archs(space) for dtype in DTYPES]

@@ -31,7 +31,8 @@ from edgekd.runs import Run, read_winner, versions
 from edgekd.search.latency import LatencyModel
 from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network, folded_parameters
-from latency_tables.schema import DTYPES, Measurement
+from latency_tables.op_spec import DTYPES
+from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, load_table, table_sha256
 
 _MAX_DIFFERENCE = 1e-3  # of the largest logit; float32 kernels that sum in another order stay far below

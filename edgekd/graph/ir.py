@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.schema import OpSpec, TensorSpec
+from latency_tables.op_spec import OpSpec, TensorSpec
 
 INPUT = "input"
 FloatArray = npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from edgekd.graph.ir import (
 )
 from edgekd.graph.quantization import Ranges
 from edgekd.graph.tflite_writer import write_tflite
-from latency_tables.schema import OpSpec
+from latency_tables.op_spec import OpSpec
 
 
 def micro_model(op: OpSpec) -> bytes:

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgekd.errors import DataError
 from edgekd.graph.ir import WEIGHTED_KINDS
 from latency_tables.errors import OpSyntaxError
-from latency_tables.schema import OpSpec, TensorSpec
+from latency_tables.op_spec import OpSpec, TensorSpec
 
 _NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
 _ACTIVATION = {

@@ -13,8 +13,9 @@ from edgekd.graph.ir import graph_in
 from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.layers import Shape, block_ops, graph_of, head_ops, kinds_of_block, stem_ops
 from edgekd.spaces.space import Space
+from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.predictor import Predictor
-from latency_tables.schema import DTYPES, OpSpec, Prediction
+from latency_tables.schema import Prediction
 from latency_tables.store import LatencyTable
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from edgekd.graph.ir import INPUT, Graph, Node, out_shape_of
 from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.space import Space
-from latency_tables.schema import OpSpec, TensorSpec
+from latency_tables.op_spec import OpSpec, TensorSpec
 
 Shape = tuple[int, ...]  # (1, H, W, C)
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from device_agents import runner as runner_package
 from edgekd.graph.ir import INPUT, Graph, Node, int8_graph, out_shape_of
 from edgekd.graph.micro import random_model
-from latency_tables.schema import OpSpec, TensorSpec
+from latency_tables.op_spec import OpSpec, TensorSpec
 from tests.device_agents.conftest import _add_model
 
 pytestmark = pytest.mark.slow  # real processes, one after the other

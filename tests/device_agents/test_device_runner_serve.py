@@ -22,7 +22,7 @@ from ai_edge_litert.interpreter import Interpreter
 from device_agents.local import LocalProcess, LocalTransport
 from device_agents.protocol import HOST_SILENT_EXIT, PROTOCOL_VERSION, MeasureSettings
 from edgekd.graph.micro import micro_model
-from latency_tables.schema import OpSpec
+from latency_tables.op_spec import OpSpec
 
 pytestmark = pytest.mark.slow  # real processes, one after the other
 

@@ -7,7 +7,7 @@ from synthetic import NARROW, random_archs
 
 from edgekd.graph.ir import CONSTANT, INPUT, Node, graph_of_op, int8_graph, macs_of, out_shape_of
 from edgekd.spaces.layers import graph_of
-from latency_tables.schema import OpSpec
+from latency_tables.op_spec import OpSpec
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from synthetic import conv
 from edgekd.errors import DataError
 from edgekd.graph.micro import micro_model
 from edgekd.graph.tflite_reader import read_ops
-from latency_tables.schema import OpSpec
+from latency_tables.op_spec import OpSpec
 
 GATE = OpSpec.parse("mul;int8;in=1x7x7x4,1x1x1x4")
 FILES = [micro_model(op) for op in (conv(4), conv(4, dtype="int8"), GATE, OpSpec.parse("mean;float32;in=1x7x7x4"))]

@@ -20,7 +20,7 @@ from edgekd.graph.tflite_reader import read_ops
 from edgekd.profile import all_ops
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
-from latency_tables.schema import DTYPES, OpSpec, TensorSpec
+from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 
 OPS = all_ops(NARROW)
 SAMPLE = OPS[:: len(OPS) // 60]

@@ -19,7 +19,7 @@ from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.network import folded_parameters
 from edgekd.spaces.space import Space
-from latency_tables.schema import OpSpec
+from latency_tables.op_spec import OpSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,8 @@ from synthetic import KEY, conv, measurement, synthetic_ns
 
 from latency_tables.builder import MAX_ATTEMPTS, SLOW, NetworkSpec, Plan, Subject, build, fit_networks
 from latency_tables.errors import FileDamaged
-from latency_tables.schema import Measurement, Network, OpSpec
+from latency_tables.op_spec import OpSpec
+from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile, load_table
 
 OPS = tuple(conv(channels) for channels in range(4, 64))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from synthetic import CALIBRATION, conv, synthetic_ns, table_of
 
 from latency_tables.errors import NotCalibrated, OpNotInTable
+from latency_tables.op_spec import OpSpec
 from latency_tables.predictor import Predictor
-from latency_tables.schema import OpSpec
 
 OPS = [conv(channels, dtype=dtype) for channels in range(4, 24) for dtype in ("float32", "int8")]
 FLOATS = [op for op in OPS if op.dtype == "float32"]

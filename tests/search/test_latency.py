@@ -14,7 +14,7 @@ from edgekd.spaces.layers import graph_of
 from edgekd.spaces.mnasnet import SPACES
 from latency_tables.calibrate import Calibration
 from latency_tables.errors import NotCalibrated, OpNotInTable
-from latency_tables.schema import DTYPES
+from latency_tables.op_spec import DTYPES
 from latency_tables.store import LatencyTable
 
 TINY = tiny_space()

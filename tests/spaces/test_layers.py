@@ -12,7 +12,7 @@ from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.mnasnet import SPACES
 from edgekd.spaces.space import Space
-from latency_tables.schema import OpSpec
+from latency_tables.op_spec import OpSpec
 
 ARCHS = [NARROW.reference(), *random_archs(NARROW, 15, seed=21)]
 

@@ -125,8 +125,8 @@ class Network:
     measurement: Measurement
 
 
-# How a part of a prediction came about: measured; estimated between or beyond measured operators of its family; computed
-# once when the model is loaded.
+# How a part of a prediction came about: measured; estimated between or beyond measured operators of its family;
+# computed once, when the model is loaded.
 HOWS = ("table", "interpolated", "fitted", "folded")
 
 

@@ -150,7 +150,7 @@ WRONG_LINES: list[tuple[int, Edit, str]] = [
     (ROW, lambda e: e.pop("type"), "field 'type' is missing"),
     (ROW, lambda e: e.update(type="raw"), "unknown entry type 'raw'"),
     (ROW, lambda e: e.update(type=["row"]), "unknown entry type"),
-    (ROW, lambda e: e.update(subject="conv_2d;float32;in="), "not from 1"),
+    (ROW, lambda e: e.update(subject="conv_2d;float32;in="), "not a tensor"),
     (ROW, lambda e: e.update(subject=5), "subject is 5"),
     (ROW + 1, lambda e: e.update(subject=OPS[0].key), "attempt 1 at .* does not follow attempt 1"),
     (ROW, lambda e: e.update(attempt=2), "attempt 2 at .* has no attempt before it"),

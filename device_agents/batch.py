@@ -33,7 +33,7 @@ class Batch:
     killed: set[str] = field(default_factory=set)
 
     @staticmethod
-    def of(jobs: Sequence[Job], models: Mapping[str, Path], settings: MeasureSettings) -> Batch:
+    def of(jobs: Sequence[Job], models: Mapping[str, Path], settings: MeasureSettings, suffix: str = "tflite") -> Batch:
         """Check jobs and models. Raises InvalidRequest for doubled ids and models without a file."""
         waiting = {job.job_id: job for job in jobs}
         if len(waiting) != len(jobs):
@@ -46,7 +46,7 @@ class Batch:
         if named is not None and named not in waiting:
             raise InvalidRequest(f"sentinel_job_id {named!r} is not among the {len(jobs)} jobs")
         sentinel = waiting[named] if named is not None else next(iter(jobs), None)
-        files = {model_path(job.model_sha256): models[job.model_sha256] for job in jobs}
+        files = {model_path(job.model_sha256, suffix): models[job.model_sha256] for job in jobs}
         return Batch(settings, waiting, files, sentinel)
 
     def plan(self) -> Iterable[bytes]:

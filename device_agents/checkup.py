@@ -23,6 +23,8 @@ from device_agents.work_folder import WorkFolder
 
 ExtraCheck = Callable[[Device, Transport], Check]
 _TIMEOUT_S = 60.0
+# What an engine's Python may lack, and how the command that installs it names the engine.
+_MISSING = {"python": ("runtime", ""), "onnxruntime": ("onnxruntime", " --device-engine onnxruntime")}
 # Takes the lock without waiting and gives it back; what is in the file only tells a person who holds it.
 _LOCK = """
 cd "$1" 2>/dev/null || exit 0
@@ -79,13 +81,14 @@ def engine_check(description: Description) -> Check:
         engine_named(device.engine).files(device)
     except DeviceError as error:
         return _failed("engine", error, "")
-    if device.engine == "python":
+    if device.engine in _MISSING:
         if description.python is not None and not description.runtimes:
             version = ".".join(map(str, description.python.version))
-            found = f"{device.python} (Python {version}) has no runtime"
-            return Check("engine", ok=False, found=found, advice=f"edgekd devices setup {device.name}")
+            missing, option = _MISSING[device.engine]
+            found = f"{device.python} (Python {version}) has no {missing}"
+            return Check("engine", ok=False, found=found, advice=f"edgekd devices setup {device.name}{option}")
         words = [f"{name} {version}" for name, version in description.runtimes.items()]
-        return Check("engine", ok=True, found=f"python: {', '.join(words) or device.python}")
+        return Check("engine", ok=True, found=f"{device.engine}: {', '.join(words) or device.python}")
     return Check("engine", ok=True, found=device.engine)
 
 

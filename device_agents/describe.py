@@ -20,7 +20,7 @@ from device_agents.connect import DEFAULT_OPTIONS, ConnectOptions
 from device_agents.device import Cluster, Device, mask_of
 from device_agents.errors import DeviceNotReady
 from device_agents.facts import Facts, Reading, cpu_list, integer_in, read, value_of
-from device_agents.pythons import CANDIDATES, PythonThere, find_python
+from device_agents.pythons import CANDIDATES, PythonThere, find_python, runtimes_of, site_of
 from device_agents.transport import Transport
 from device_agents.user_devices import UserDevice, checked_files
 
@@ -100,7 +100,8 @@ def examine(target: Target, transport: Transport, *, ask_own_python: bool = True
     if asked == (sys.executable,) and not ask_own_python:
         return Description(replace(device, python=sys.executable), known)
     # the work folder of this machine lies where others can make one of that name: nothing is imported from it
-    python = find_python(transport, "" if local else f"{device.work_dir}/site", asked)
+    site = "" if local else f"{device.work_dir}/{site_of(device.engine)}"
+    python = find_python(transport, site, asked, runtimes_of(device.engine))
     if python is None:
         return Description(device, known)
     return Description(replace(device, python=python.executable), known, python, python.runtimes)

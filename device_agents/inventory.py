@@ -90,8 +90,10 @@ def survey(seen: Sequence[Sighting], limit_s: float = SURVEY_LIMIT_S) -> list[Li
     ]
 
 
-def find_device(name: str, serial: str | None = None, options: ConnectOptions = DEFAULT_OPTIONS) -> Device:
-    """Find the one device that a name means and read what it is.
+def find_device(
+    name: str, serial: str | None = None, options: ConnectOptions = DEFAULT_OPTIONS, engine: str = ""
+) -> Device:
+    """Find the one device that a name means and read what it is; `engine` is one to measure with instead of its own.
 
     Raises:
         UnknownDevice: nothing has that name; the nearest known name is offered.
@@ -99,15 +101,17 @@ def find_device(name: str, serial: str | None = None, options: ConnectOptions = 
         DeviceError: it is there and does not answer, or does not let us in.
 
     """
-    return _the_one(name, find_devices(name, serial, options))
+    return _the_one(name, find_devices(name, serial, options, engine))
 
 
-def find_devices(name: str, serial: str | None = None, options: ConnectOptions = DEFAULT_OPTIONS) -> tuple[Device, ...]:
+def find_devices(
+    name: str, serial: str | None = None, options: ConnectOptions = DEFAULT_OPTIONS, engine: str = ""
+) -> tuple[Device, ...]:
     """Find every device that a name means, at least one. Raises as find_device does."""
     target = _named(name, options)
     if target is None:
-        return tuple(device for _, device in _in_reach(name, serial, options))
-    device = _described(target)
+        return tuple(device for _, device in _in_reach(name, serial, options, engine))
+    device = _described(replace(target, engine=engine))
     if serial is not None and not _has_serial(device, serial):
         raise DeviceNotReady(f"{name} is the device with serial {device.serial}, not {serial}; leave --serial out")
     return (device,)
@@ -210,7 +214,7 @@ def _described(target: Target) -> Device:
         return describe(target, transport)
 
 
-def _in_reach(name: str, serial: str | None, options: ConnectOptions) -> list[tuple[Target, Device]]:
+def _in_reach(name: str, serial: str | None, options: ConnectOptions, engine: str = "") -> list[tuple[Target, Device]]:
     """Ask everything in reach what it is, and keep the devices of a kind, or those that call themselves so."""
     known = catalogue.named(name)
     quiet = replace(options, ask=None)  # nobody wants to be asked about the keys of hosts that were not named
@@ -220,7 +224,7 @@ def _in_reach(name: str, serial: str | None, options: ConnectOptions) -> list[tu
         known = None
     elif known.system == "android":
         seen = [s for s in seen if s.target.address.kind == "adb"]
-    listed = survey(seen)
+    listed = survey([replace(s, target=replace(s.target, engine=engine)) for s in seen])
     fitting = [
         _as_asked_for(item.sighting.target, item.description.device, known, options)
         for item in listed

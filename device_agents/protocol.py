@@ -61,16 +61,21 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """How a batch is measured; the defaults take about 10 ms of device time for an operator of 5 µs.
+    """How a batch is measured; the defaults take about 5 ms of device time for an operator of 5 µs.
 
-    Many short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its
-    best: the fastest sample repeats much better than the median. cpu_mask pins the runner (bit n is CPU n).
+    Short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its best:
+    the fastest sample repeats much better than the median. A job is visited in `least_rounds` at least and `rounds` at
+    most; in between it is done once its three best visits agree within the share `agreement`, or once it has had
+    `enough_s`. An engine may keep to `rounds` for every job. cpu_mask pins the runner (bit n is CPU n).
     time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
     sentinel_job_id names the job that is also measured before every round; None takes the first of the batch.
     """
 
     threads: int = 1
-    rounds: int = 16
+    rounds: int = 24
+    least_rounds: int = 6
+    agreement: float = 0.005  # a quiet machine's own repeatability
+    enough_s: float = 1.0
     samples_per_round: int = 2
     min_sample_us: float = 150.0  # long enough that reading two clocks (0.7 µs) is 0.5 % of it
     warmup_runs: int = 3
@@ -95,13 +100,21 @@ class MeasureSettings:
 
     @property
     def samples(self) -> int:
-        """Count the samples of a row."""
+        """Count the samples that a row has at most."""
         return self.rounds * self.samples_per_round
+
+    @property
+    def least_samples(self) -> int:
+        """Count the samples that a row has at least."""
+        return min(self.rounds, self.least_rounds) * self.samples_per_round
 
 
 _SETTING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("threads", 1, MAX_CPUS),
     ("rounds", 1, 100),
+    ("least_rounds", 1, 100),
+    ("agreement", 0, 1),
+    ("enough_s", 0, 86_400),
     ("samples_per_round", 1, 1000),
     ("min_sample_us", 0, 1e7),
     ("warmup_runs", 1, 100_000),
@@ -112,7 +125,7 @@ _SETTING_RANGES: tuple[tuple[str, float, float], ...] = (
 )
 
 
-_REAL_SETTINGS = ("min_sample_us", "warmup_min_ms", "time_limit_s")
+_REAL_SETTINGS = ("agreement", "enough_s", "min_sample_us", "warmup_min_ms", "time_limit_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +304,10 @@ class RowReader:
         fields.expect("type", "job", *_ROW_FIELDS)
         samples = fields.integers("samples_ns", 1, MAX_NS, MAX_SAMPLES)
         wall = fields.integers("wall_samples_ns", 1, MAX_NS, MAX_SAMPLES)
-        if not len(samples) == len(wall) == self.settings.samples:
-            raise ProtocolError(f"job {job_id!r}: {len(samples)} samples, {self.settings.samples} were asked for")
+        rest = len(samples) % self.settings.samples_per_round
+        if rest or not self.settings.least_samples <= len(samples) == len(wall) <= self.settings.samples:
+            wanted = f"{self.settings.least_samples} to {self.settings.samples}"
+            raise ProtocolError(f"job {job_id!r}: {len(samples)} samples, {wanted} were asked for")
         return JobResult(
             job_id,
             "ok",

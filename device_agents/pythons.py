@@ -7,7 +7,7 @@ It installs nothing: that is `setup.py`. Read next: `describe.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ RUNTIMES = {  # module → packages that bring it; the first found measures
     "tflite_runtime": ("tflite-runtime",),
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64"),
 }
+ONNX_RUNTIMES = {"onnxruntime": ("onnxruntime",)}
+_ONNX_ENGINE = "onnxruntime"
 _PROBE_TIMEOUT_S = 60.0  # six interpreters on an old board with a slow card
 # The exit code tells the loop below whether to go on. Python 3.8 and older cannot run the runner. Only what most
 # programs load is imported: on an old or emulated board, importlib.metadata alone takes seconds.
@@ -74,19 +76,34 @@ class PythonThere:
     runtimes: dict[str, str] = field(default_factory=dict)
 
 
-def find_python(transport: Transport, site: str, candidates: Sequence[str] = CANDIDATES) -> PythonThere | None:
-    """Return the first interpreter that has a runtime, else the first there is, else None.
+def runtimes_of(engine: str) -> Mapping[str, Sequence[str]]:
+    """Give the runtimes that serve an engine: modules with the packages that bring them."""
+    return ONNX_RUNTIMES if engine == _ONNX_ENGINE else RUNTIMES
+
+
+def site_of(engine: str) -> str:
+    """Name the folder in the work folder where `edgekd devices setup` puts the engine's packages."""
+    return "site-onnxruntime" if engine == _ONNX_ENGINE else "site"
+
+
+def find_python(
+    transport: Transport,
+    site: str,
+    candidates: Sequence[str] = CANDIDATES,
+    runtimes: Mapping[str, Sequence[str]] = RUNTIMES,
+) -> PythonThere | None:
+    """Return the first interpreter that has one of the runtimes, else the first there is, else None.
 
     `site` is the folder where `edgekd devices setup` puts packages, or empty. Raises TransportError, ProtocolError.
     """
-    names = json.dumps(RUNTIMES)
+    names = json.dumps(runtimes)
     done = transport.run(["sh", "-c", _SEARCH, "sh", _PROBE, site, names, *candidates], _PROBE_TIMEOUT_S)
     lines = [line for line in done.stdout[: 1 << 16].splitlines() if line.startswith(b'{"executable"')]
-    found = [_python(line) for line in lines[: 2 * len(candidates)]]
+    found = [_python(line, runtimes) for line in lines[: 2 * len(candidates)]]
     return next((python for python in found if python.runtimes), found[0] if found else None)
 
 
-def _python(line: bytes) -> PythonThere:
+def _python(line: bytes, known: Mapping[str, Sequence[str]]) -> PythonThere:
     try:
         answer: dict[str, Any] = json.loads(line.decode("utf-8"))
         executable, libc = str(answer["executable"]), tuple(clean_text(str(part))[:20] for part in answer["libc"])
@@ -96,7 +113,7 @@ def _python(line: bytes) -> PythonThere:
         raise ProtocolError("the device's Python did not answer the probe with one JSON line") from error
     is_version = all(0 <= part < 1000 for part in (major, minor, micro))
     is_path = executable.startswith("/") and executable.isprintable() and len(executable) <= 400
-    if not is_path or not is_version or len(libc) != 2 or not runtimes.keys() <= RUNTIMES.keys():
+    if not is_path or not is_version or len(libc) != 2 or not runtimes.keys() <= known.keys():
         raise ProtocolError(f"the device's Python answered the probe with nonsense: {clean_text(executable)[:80]!r}")
-    ordered = {name: clean_text(runtimes[name])[:40] for name in RUNTIMES if name in runtimes}
+    ordered = {name: clean_text(runtimes[name])[:40] for name in known if name in runtimes}
     return PythonThere(executable, (major, minor, micro), bits, (libc[0], libc[1]), ordered)

@@ -88,7 +88,7 @@ def wait_until_cool(
                 "cool it, take it out of its case, or check its power supply"
             )
         note(f"{device.name}: {_heat_text(conditions)}, waiting for {limits.cool_c:g} °C")
-        sleep(limits.poll_s)
+        sleep(limits.poll_s)  # a temperature that falls tells nobody
         waited_s += limits.poll_s
         conditions = read_conditions(device, transport)
     return conditions

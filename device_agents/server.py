@@ -3,8 +3,8 @@
     server = Server(engine, start, start_timeout_s)      raises when it refuses
     server.ask(lines); server.line(timeout_s)
 
-While the host waits it says every few seconds that it is still there: on a link that was cut without a word, the other
-end would otherwise hold the device's lock for hours.
+The host says every few seconds that it is still there, while it waits or reads, and by `still_here` while it prepares:
+on a link that was cut without a word, the other end would otherwise hold the device's lock for hours.
 It knows no jobs and no rows. Read next: `session.py`.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from device_agents import protocol
 from device_agents.engines.engine import Engine, Start
@@ -57,6 +58,7 @@ class Server:
 
         """
         self._name = start.device.name
+        self._said_s = time.monotonic()
         self._process: RemoteProcess = engine.start(start)
         try:
             self.hello = self._greeted(start_timeout_s + start.wait_s)
@@ -68,6 +70,13 @@ class Server:
         """Write a request. Raises TransportError when nobody reads it any more."""
         for line in lines:
             self._process.write_line(line, _SAY_S)
+            self._said_s = time.monotonic()
+
+    def still_here(self) -> None:
+        """Say that the host is there, where that is due; who dies meanwhile tells so to who reads or asks next."""
+        if time.monotonic() - self._said_s >= ALIVE_EVERY_S:
+            with suppress(TransportError):
+                self.ask([protocol.alive_line()])
 
     def line(self, timeout_s: float) -> bytes:
         """Return the next line of the answer.
@@ -86,6 +95,7 @@ class Server:
                 continue
             if line is None:
                 raise self._death()
+            self.still_here()  # lines that never pause leave no other moment for it
             return line
 
     def stop(self) -> None:

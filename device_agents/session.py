@@ -146,7 +146,7 @@ class Session:
         Raises InvalidRequest before anything is measured; ProtocolError, RunnerFailed (too many restarts) or another
         DeviceError (the device did not come back) on the way, after which the session can still be left in order.
         """
-        return self._alone(self._measure(Batch.of(jobs, models, self._engine.settings(settings))))
+        return self._alone(self._measure(Batch.of(jobs, models, self._engine.settings(settings), self._engine.suffix)))
 
     def outputs(self, job: Job, model: Path, inputs: tuple[str, Path], layers: Sequence[Layer]) -> tuple[bytes, ...]:
         """Run a model once and return the raw bytes of each output.
@@ -154,15 +154,20 @@ class Session:
         `inputs` is the SHA-256 and the file of all inputs' raw bytes one after the other. Raises DeviceNotReady when
         the model cannot be run there, and what `measure` raises.
         """
-        files = {model_path(job.model_sha256): model, model_path(inputs[0], "bin"): inputs[1]}
+        files = {model_path(job.model_sha256, self._engine.suffix): model, model_path(inputs[0], "bin"): inputs[1]}
         line = questions.outputs_line(job, inputs[0], self._device.threads, layers)
         return self._ask_once(files, line, lambda answer: questions.parse_outputs(answer, job.job_id))
 
     def nodes(self, job: Job, model: Path, runs: int) -> tuple[Node, ...]:
         """Measure each node of a network inside that network. Raises as `outputs` does."""
         line = questions.nodes_line(job, runs, self._device.threads)
-        files = {model_path(job.model_sha256): model}
+        files = {model_path(job.model_sha256, self._engine.suffix): model}
         return self._ask_once(files, line, lambda answer: questions.parse_nodes(answer, job.job_id))
+
+    def still_here(self) -> None:
+        """Keep the device waiting while this machine prepares a batch: what serves ends after a minute of silence."""
+        if self._server is not None:
+            self._server.still_here()
 
     def _alone(self, results: Iterator[JobResult]) -> Iterator[JobResult]:
         if self._measuring:
@@ -180,7 +185,7 @@ class Session:
         while batch.waiting:
             try:
                 server = self._serving()
-                self._folder.put(batch.files)
+                self._folder.put(batch.files, server.still_here)
                 server.ask(batch.plan())
                 yield from self._rows(server, batch)
             except RunnerDied as death:
@@ -241,16 +246,11 @@ class Session:
             raise error
         self._note(f"{self._device.name}: {error}; {len(batch.waiting)} rows to go")
 
-    def _ask_once(
-        self,
-        files: Mapping[str, Path],
-        line: bytes,
-        parse: Callable[[bytes], Answer | protocol.Start | Failed | End | Refusal],
-    ) -> Answer:
+    def _ask_once(self, files: Mapping[str, Path], line: bytes, parse: Parse[Answer]) -> Answer:
         """Ask about one model and return the answer."""
         server = self._serving()
         try:
-            self._folder.put(files)
+            self._folder.put(files, server.still_here)
             server.ask([line])
             return self._answer(server, parse)
         except DeviceError:
@@ -304,13 +304,13 @@ class Session:
         wanted = self._engine.files(self._device)
         programs = {name: program_path(name, local) for name, local in wanted.items()}
         by_path = {programs[name]: local for name, local in wanted.items()}
-        self._folder.put(by_path)
+        self._folder.bring(by_path)
         remote = {name: f"{self._folder.path}/{path}" for name, path in programs.items()}
         start = Start(self._device, self._transport, self._folder.path, remote, self._owner, wait_s)
         self._server = server = Server(self._engine, start, self._limits.start_timeout_s)
         if wait_s:  # the session that we waited for may have removed the whole folder at its end
             self._folder.prepare()
-            self._folder.put(by_path)
+            self._folder.bring(by_path)
         if self._hello is not None and not _same(self._hello, server.hello):
             raise DeviceNotReady(
                 f"{self._device.name} came back with another runtime: {self._hello} before, {server.hello} now"
@@ -333,13 +333,8 @@ class Session:
         return 0 if self._device.address.kind == "local" else 256 << 20
 
 
-def _same(before: Hello, now: Hello) -> bool:
-    return (before.engine, before.runtime, before.version, before.clock) == (
-        now.engine,
-        now.runtime,
-        now.version,
-        now.clock,
-    )
+def _same(*hellos: Hello) -> bool:
+    return len({(hello.engine, hello.runtime, hello.version, hello.clock) for hello in hellos}) == 1
 
 
 def _pauses() -> Iterable[float]:

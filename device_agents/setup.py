@@ -1,6 +1,7 @@
 """Makes a device able to measure: installs a runtime for its Python, or records the binaries of the other engines.
 
-Packages go into WORK/site on the device and nowhere else; nothing is installed into its system, and no root is needed.
+Packages go into WORK/site on the device, or WORK/site-onnxruntime, and nowhere else; nothing is installed into its
+system, and no root is needed.
 What a person gives for this device is recorded in devices.toml with its hash. It measures nothing.
 Read next: `wheels.py` for where packages come from, `user_devices.py` for the file.
 """
@@ -21,11 +22,12 @@ from device_agents.describe import Description, Target
 from device_agents.device import Device
 from device_agents.errors import DeviceBusy, DeviceError, InvalidRequest, SetupFailed, TransportError
 from device_agents.facts import read
+from device_agents.pythons import site_of
 from device_agents.readiness import read_conditions
 from device_agents.strict_json import clean_lines, clean_text
 from device_agents.transport import Completed, Transport
 from device_agents.user_devices import UserDevice
-from device_agents.wheels import WheelTarget, cache_folder, gather, sha256_of
+from device_agents.wheels import PACKAGE, WheelTarget, cache_folder, gather, sha256_of
 from device_agents.work_folder import WorkFolder
 
 Note = Callable[[str], None]
@@ -37,8 +39,9 @@ _ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64"}
 _UNPACK = """
 import hashlib, json, os, shutil, sys, zipfile
 os.chdir(sys.argv[1])
-shutil.rmtree("site.new", ignore_errors=True)
-os.mkdir("site.new", 0o700)
+new = sys.argv[3] + ".new"
+shutil.rmtree(new, ignore_errors=True)
+os.mkdir(new, 0o700)
 for name, wanted in json.loads(sys.argv[2]).items():
     digest = hashlib.sha256()
     with open(os.path.join("wheels", name), "rb") as file:
@@ -53,7 +56,7 @@ for name, wanted in json.loads(sys.argv[2]).items():
                 parts = parts[2:]
             if member.endswith("/") or not parts[0] or ".." in parts or parts[0].endswith(".data"):
                 continue
-            path = os.path.join("site.new", *parts)
+            path = os.path.join(new, *parts)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with wheel.open(member) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target)
@@ -61,16 +64,30 @@ for name, wanted in json.loads(sys.argv[2]).items():
 _IMPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from ai_edge_litert.interpreter import Interpreter
-import importlib.metadata
-print(importlib.metadata.version("ai-edge-litert"))
+import importlib, importlib.metadata
+importlib.import_module(sys.argv[2])
+print(importlib.metadata.version(sys.argv[3]))
 """
 # The old packages go only when the new ones are in place; a death in between leaves one or the other under `site`
 # or none, never half of one.
 _SWAP = (
-    'cd "$1" && rm -rf site.old && { [ ! -e site ] || mv site site.old; } && mv site.new site && rm -rf site.old wheels'
+    'cd "$1" && rm -rf "$2.old" && { [ ! -e "$2" ] || mv "$2" "$2.old"; } && mv "$2.new" "$2" && rm -rf "$2.old" wheels'
 )
-_DROP = 'cd "$1" && rm -rf wheels site.new'
+_DROP = 'cd "$1" && rm -rf wheels "$2.new"'
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What is installed for an engine: a package, the module by which it is tried, and its folder in WORK."""
+
+    package: str
+    module: str
+    site: str
+    on_host: str  # how a person installs it on this machine
+
+
+LITERT = Runtime(PACKAGE, "ai_edge_litert.interpreter", site_of("python"), f"pip install {PACKAGE}")
+ONNXRUNTIME = Runtime("onnxruntime", "onnxruntime", site_of("onnxruntime"), "pip install 'edgekd[onnx]'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +116,7 @@ def set_up(
         for key, path in (("benchmark_model", request.benchmark_model), ("litert_library", request.litert_library))
         if path is not None
     }
-    if device.engine == "python" and not (given and description.python is None):
+    if device.engine in ("python", "onnxruntime") and not (given and description.python is None):
         done.append(_set_up_python(description, transport, request, note))
     elif device.engine == "native" and not (request.litert_library or device.litert_library):
         given["litert_library"] = _library_from_wheel(description, transport, request, note)
@@ -125,16 +142,21 @@ def _set_up_python(description: Description, transport: Transport, request: Setu
         raise SetupFailed(f"{device.name}: {python.executable} is Python {version}; 3.9 or later is needed")
     if description.runtimes and not request.upgrade and request.wheels is None:
         found = ", ".join(f"{name} {number}" for name, number in description.runtimes.items())
-        return f"python: {python.executable} has {found} already; --upgrade installs the newest"
+        return f"{device.engine}: {python.executable} has {found} already; --upgrade installs the newest"
+    runtime = ONNXRUNTIME if device.engine == "onnxruntime" else LITERT
     if device.address.kind == "local":
-        raise SetupFailed(f"{device.name}: install the runtime here with: pip install ai-edge-litert")
+        raise SetupFailed(f"{device.name}: install the runtime here with: {runtime.on_host}")
     note(f"{device.name}: {python.executable}, Python {version}, {' '.join(python.libc)}, {device.abi}")
-    wheels = gather(WheelTarget.of(python, device.abi), request.wheels, note, newest=request.upgrade)
-    return f"python: ai_edge_litert {install(device, transport, python.executable, wheels, note)} in {device.work_dir}"
+    target = WheelTarget.of(python, device.abi)
+    wheels = gather(target, request.wheels, note, newest=request.upgrade, package=runtime.package)
+    installed = install(device, transport, python.executable, wheels, note, runtime)
+    return f"{device.engine}: {runtime.module.partition('.')[0]} {installed} in {device.work_dir}"
 
 
-def install(device: Device, transport: Transport, python: str, wheels: Sequence[Path], note: Note) -> str:
-    """Unpack wheels into WORK/site, see that the runtime can be imported, and return its version.
+def install(
+    device: Device, transport: Transport, python: str, wheels: Sequence[Path], note: Note, runtime: Runtime = LITERT
+) -> str:
+    """Unpack wheels into the runtime's folder in WORK, see that it can be imported, and return its version.
 
     What was there before stays in place until the new packages work. Raises SetupFailed, DeviceBusy.
     """
@@ -149,12 +171,13 @@ def install(device: Device, transport: Transport, python: str, wheels: Sequence[
         transport.push_all({f"{device.work_dir}/wheels/{wheel.name}": wheel for wheel in wheels})
         hashes = json.dumps({wheel.name: sha256_of(wheel) for wheel in wheels})
         note(f"{device.name}: unpacking and importing")
-        _run(device, transport, [python, "-c", _UNPACK, device.work_dir, hashes], "unpack the wheels")
-        done = _run(device, transport, [python, "-c", _IMPORT, f"{device.work_dir}/site.new"], "import the runtime")
-        _run(device, transport, ["sh", "-c", _SWAP, "sh", device.work_dir], "put the packages in place")
+        _run(device, transport, [python, "-c", _UNPACK, device.work_dir, hashes, runtime.site], "unpack the wheels")
+        tried = [f"{device.work_dir}/{runtime.site}.new", runtime.module, runtime.package]
+        done = _run(device, transport, [python, "-c", _IMPORT, *tried], "import the runtime")
+        _run(device, transport, ["sh", "-c", _SWAP, "sh", device.work_dir, runtime.site], "put the packages in place")
     except BaseException:  # an interrupt, too, leaves no hundreds of MB that nobody would look for
         with contextlib.suppress(DeviceError):  # the first error is the one to tell; the link may be lost
-            transport.run(["sh", "-c", _DROP, "sh", device.work_dir], _TIMEOUT_S)
+            transport.run(["sh", "-c", _DROP, "sh", device.work_dir, runtime.site], _TIMEOUT_S)
         raise
     return clean_text(done.stdout.decode("utf-8", "replace")).strip()[:40]
 

@@ -28,7 +28,7 @@ from device_agents.facts import cpu_list
 from device_agents.strict_json import clean_text
 
 FILE_NAME = "devices.toml"
-ENGINE_NAMES = ("python", "native", "benchmark_model")
+ENGINE_NAMES = ("python", "native", "benchmark_model", "onnxruntime")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_FILE_BYTES = 1 << 20
 _PATHS = ("benchmark_model", "litert_library", "key", "known_hosts", "ssh_config")  # on this machine

@@ -1,4 +1,4 @@
-"""Wheels of the LiteRT runtime for a device's Python, gathered on this machine: from pip's index or from a folder.
+"""Wheels of a runtime for a device's Python, gathered on this machine: from pip's index or from a folder.
 
 pip chooses them for the device's Python version, C library and processor; nothing of them is run or installed here.
 Read next: `setup.py`, which takes them to the device.
@@ -64,7 +64,12 @@ class WheelTarget:
 
 
 def gather(
-    target: WheelTarget, source: Path | None, note: Callable[[str], None], *, newest: bool = False
+    target: WheelTarget,
+    source: Path | None,
+    note: Callable[[str], None],
+    *,
+    newest: bool = False,
+    package: str = PACKAGE,
 ) -> tuple[Path, ...]:
     """Return the runtime's wheels and those it needs, from a folder of wheels or through pip; kept for the next time.
 
@@ -72,14 +77,15 @@ def gather(
     for the newest there is.
     Raises SetupFailed with what pip said when there are none for the target.
     """
-    folder = cache_folder() / "wheels" / f"{target.label}{'-newest' if newest else ''}"
-    kept = _kept(folder)
+    which = f"{'' if package == PACKAGE else f'-{package}'}{'-newest' if newest else ''}"
+    folder = cache_folder() / "wheels" / f"{target.label}{which}"
+    kept = _kept(folder, package)
     if kept and source is None and not newest:
         note(f"wheels for {target.label} are those downloaded before, in {folder}")
         return kept
     # who gives wheels has chosen their version
-    requirements = [PACKAGE] if newest or source else [_pinned(), PACKAGE]
-    note(f"gathering {PACKAGE} for {target.label} from {source or 'the package index'}")
+    requirements = [package] if newest or source else [_pinned(package), package]
+    note(f"gathering {package} for {target.label} from {source or 'the package index'}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part:
@@ -109,7 +115,7 @@ def _download(target: WheelTarget, source: Path | None, requirements: Sequence[s
         lines = clean_lines(done.stderr.decode("utf-8", "replace"))
         said = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "no reason given")
     raise SetupFailed(
-        f"no wheels of {PACKAGE} for {target.label}: {said.removeprefix('ERROR:').strip()}; "
+        f"no wheels of {requirements[-1]} for {target.label}: {said.removeprefix('ERROR:').strip()}; "
         "give them with --wheels FOLDER, or measure with the engine native: --device-engine native"
     )
 
@@ -120,11 +126,11 @@ def sha256_of(path: Path) -> str:
         return file_digest(file, sha256).hexdigest()
 
 
-def _pinned() -> str:
+def _pinned(package: str) -> str:
     try:
-        return f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
+        return f"{package}=={importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
-        return PACKAGE
+        return package
 
 
 def cache_folder() -> Path:
@@ -132,7 +138,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd"
 
 
-def _kept(folder: Path) -> tuple[Path, ...]:
+def _kept(folder: Path, package: str) -> tuple[Path, ...]:
     """Return the wheels of an earlier time when all are there unchanged, of this machine's version, else nothing."""
     try:
         hashes = json.loads((folder / _LIST).read_text(encoding="utf-8"))
@@ -140,8 +146,8 @@ def _kept(folder: Path) -> tuple[Path, ...]:
         whole = all(sha256_of(path) == hashes[path.name] for path in paths)
     except (OSError, ValueError, TypeError, AttributeError):
         return ()
-    version = _pinned().partition("==")[2]
-    same = any(path.name.startswith(f"{PACKAGE.replace('-', '_')}-{version}") for path in paths)
+    version = _pinned(package).partition("==")[2]
+    same = any(path.name.startswith(f"{package.replace('-', '_')}-{version}") for path in paths)
     return paths if whole and same else ()
 
 

@@ -1,6 +1,6 @@
 """The work folder on a device: made safe, filled by content hash, cleaned.
 
-    models/HASH.tflite, models/HASH.bin     what is measured and the inputs of a check
+    models/HASH.tflite, .onnx, .bin         what is measured and the inputs of a check
     bin/HASH-NAME                           what serves there: runner, agent, libraries
 
 What lies there already is known by the hash that the device computes now, never by name or size. One shell script,
@@ -14,19 +14,22 @@ import getpass
 import re
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import file_digest, sha256
 from importlib.resources import files
 from pathlib import Path
 
-from device_agents.errors import DeviceNotReady, ProtocolError
+from device_agents.errors import DeviceNotReady, LinkLost, ProtocolError, TransportError
 from device_agents.strict_json import clean_lines, excerpt
 from device_agents.transport import Transport
 
 _STORED = re.compile(
     r"(?P<sha256>[0-9a-f]{64}) (?P<size>\d{1,15}) "
-    r"(?P<path>models/(?P<model>[0-9a-f]{64})\.(?:tflite|bin)|bin/(?P<prefix>[0-9a-f]{16})-[A-Za-z0-9._+-]{1,100})\Z"
+    r"(?P<path>models/(?P<model>[0-9a-f]{64})\.(?:tflite|onnx|bin)|bin/(?P<prefix>[0-9a-f]{16})-[A-Za-z0-9._+-]{1,100})\Z"
 )
+
+
+_PIECE_BYTES = 16 << 20  # half a minute over a poor radio link, after which the host has to say that it is there
 
 
 class WorkFolder:
@@ -55,15 +58,29 @@ class WorkFolder:
         """End the process that holds the lock, if it is this owner's own: one whose link broke may not know yet."""
         self._do("free", owner)
 
-    def put(self, wanted: Mapping[str, Path]) -> None:
-        """Push those files that do not lie there: local ones by their path in the folder, which carries their hash."""
+    def bring(self, wanted: Mapping[str, Path]) -> None:
+        """Push files before the lock is ours, again where another session took the folder away at its end just then."""
+        try:
+            self.put(wanted)
+        except LinkLost:
+            raise
+        except (TransportError, DeviceNotReady):
+            self.prepare()
+            self.put(wanted)
+
+    def put(self, wanted: Mapping[str, Path], on_piece: Callable[[], None] = lambda: None) -> None:
+        """Push those files that do not lie there: local ones by their path in the folder, which carries their hash.
+
+        `on_piece` is called now and then: many files over a slow link take minutes.
+        """
         if self._stored is None:
             self._stored = set(self._ask_stored())
         missing = {path: local for path, local in wanted.items() if path not in self._stored}
-        if missing:
-            self._transport.push_all({f"{self.path}/{path}": local for path, local in missing.items()})
-            self.pushed_bytes += sum(local.stat().st_size for local in missing.values())
-            self._stored |= missing.keys()
+        for piece, size_bytes in _pieces(missing):
+            self._transport.push_all({f"{self.path}/{path}": local for path, local in piece.items()})
+            self.pushed_bytes += size_bytes
+            self._stored |= piece.keys()
+            on_piece()
 
     def clean(self, keep_bytes: int) -> None:
         """Drop the oldest files until the rest has so many bytes; 0 removes all but installed packages.
@@ -90,8 +107,29 @@ class WorkFolder:
         return done.stdout.decode("utf-8", "replace")
 
 
+def _pieces(files: Mapping[str, Path]) -> Iterator[tuple[dict[str, Path], int]]:
+    """Cut files into pieces that end once they have _PIECE_BYTES, each with its size in bytes."""
+    piece: dict[str, Path] = {}
+    size_bytes = 0
+    for path, local in files.items():
+        piece[path] = local
+        size_bytes += _size_bytes(local)
+        if size_bytes >= _PIECE_BYTES:
+            yield piece, size_bytes
+            piece, size_bytes = {}, 0
+    if piece:
+        yield piece, size_bytes
+
+
+def _size_bytes(local: Path) -> int:
+    try:
+        return local.stat().st_size
+    except OSError:
+        return 0  # to push it tells what is wrong with it
+
+
 def model_path(digest: str, suffix: str = "tflite") -> str:
-    """Say where in the folder a model lies, or with "bin" a blob of inputs."""
+    """Say where in the folder a model lies, of an engine's own suffix, or with "bin" a blob of inputs."""
     return f"models/{digest}.{suffix}"
 
 

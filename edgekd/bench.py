@@ -1,4 +1,4 @@
-"""Holds a device and measures .tflite files on it: models in, Measurements out, as they come.
+"""Holds a device and measures .tflite or .onnx files on it: models in, Measurements out, as they come.
 
 Keeps no tables. The wires are device_agents' (session.py), the statistics latency_tables'.
 """
@@ -6,6 +6,7 @@ Keeps no tables. The wires are device_agents' (session.py), the statistics laten
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import tempfile
 import time
@@ -13,12 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from device_agents.connect import ConnectOptions
 from device_agents.device import Device
-from device_agents.engines import engine_named
+from device_agents.engines import ENGINES, engine_named
 from device_agents.errors import DeviceOffline, LinkLost, ProtocolError, TransportError
 from device_agents.inventory import find_device, find_devices, open_transport
 from device_agents.protocol import Job, JobResult, MeasureSettings
@@ -27,9 +26,11 @@ from device_agents.readiness import Conditions, differences, read_conditions, th
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
 from edgekd.config import Settings
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, UsageError
 from edgekd.files import CannotWrite
 from edgekd.graph.micro import micro_model
+from edgekd.graph.onnx_micro import onnx_micro_model
+from edgekd.holding import Holding
 from latency_tables.builder import SLOW
 from latency_tables.op_spec import OpSpec, TensorSpec
 from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
@@ -38,10 +39,11 @@ from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
 _LIMITS = SessionLimits(lock_wait_s=300.0)
 ROUNDS = MeasureSettings().rounds
 _SENTINEL = "sentinel"
+_IR_VERSION = b"\x08"  # the first field of an .onnx file, which has no identifier: number 1, a variable-length integer
 _MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
 # A few models are over in a moment; a table's rows have seconds to meet the machine at its best.
 _SETTLED_ROUNDS = 64
-_DELEGATE = "xnnpack"  # what LiteRT applies by default on a CPU
+_ONNX_SENTINEL = "onnx_conv;float32;in=1x32x14x14,c32x32x3x3,c32;out=1x32x14x14;@pads=1_1_1_1"
 # Looks at a device's heat cost it some 20 ms each. Rows of one block come all at once, so that one look tells of them.
 _LOOK_EVERY_S = 5.0
 _BLOCK_PAUSE_S = 0.3
@@ -67,51 +69,52 @@ class DeviceChoice:
 
     def find(self) -> Device:
         """Find the one device that is meant. Raises DeviceError."""
-        return self._with_engine(find_device(self.name, self.serial or None, self.connection))
+        return find_device(self.name, self.serial or None, self.connection, self._known_engine())
 
     def find_all(self) -> list[Device]:
         """Find every device that is meant, at least one. Raises DeviceError."""
-        return list(map(self._with_engine, find_devices(self.name, self.serial or None, self.connection)))
+        return list(find_devices(self.name, self.serial or None, self.connection, self._known_engine()))
 
-    def _with_engine(self, device: Device) -> Device:
-        return replace(device, engine=engine_named(self.engine).name if self.engine else device.engine)
+    def _known_engine(self) -> str:
+        return engine_named(self.engine).name if self.engine else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A .tflite file to measure, under a name that is unique in its batch."""
+    """A .tflite or .onnx file to measure, under a name that is unique in its batch."""
 
     name: str
     content: bytes
     kind: str = "operator"  # or "network"
 
+    @property
+    def suffix(self) -> str:
+        """Tell the format by the content: tflite, onnx, or nothing for what is neither."""
+        if self.content[4:8] == b"TFL3":
+            return "tflite"
+        return "onnx" if self.content[:1] == _IR_VERSION else ""
 
-class Bench:
-    """A device held for measuring; use it as a context manager."""
+
+class Bench(Holding):
+    """A device held for measuring and left as it was found; use it as a context manager.
+
+    To enter it raises device_agents.errors.DeviceError where the device cannot be opened.
+    """
 
     def __init__(self, device: Device, on_warning: Callable[[str], None]) -> None:
+        super().__init__()
         self.device = device
+        self._engine = engine_named(device.engine)
         self._on_warning = on_warning
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        """Open the device; raises device_agents.errors.DeviceError where it cannot be."""
-        with ExitStack() as stack:
-            self._transport = open_transport(self.device)
-            stack.callback(self._transport.close)
-            with _naming(self.device):
-                for warning in warnings_of(read_conditions(self.device, self._transport)):
-                    self._on_warning(f"{self.device.name}: {warning}")
-            self._session = stack.enter_context(Session(self.device, self._transport, _LIMITS, self._on_warning))
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-models-")))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the device as it was found."""
-        self._stack.__exit__(kind, error, trace)
+    def _take(self, stack: ExitStack) -> None:
+        self._transport = open_transport(self.device)
+        stack.callback(self._transport.close)
+        with _naming(self.device):
+            for warning in warnings_of(read_conditions(self.device, self._transport)):
+                self._on_warning(f"{self.device.name}: {warning}")
+        self._session = stack.enter_context(Session(self.device, self._transport, _LIMITS, self._on_warning))
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-models-")))
 
     @property
     def key(self) -> TableKey:
@@ -123,36 +126,52 @@ class Bench:
             engine=hello.engine,
             runtime=hello.runtime,
             runtime_version=hello.version,
-            delegate=_DELEGATE,
+            delegate=self._engine.delegate,
             threads=self.device.threads,
             cpu_mask="any" if mask is None else f"{mask:x}",
             clock=hello.clock if self.device.threads == 1 else "wall",  # one thread's clock tells of one thread
         )
 
+    def still_here(self) -> None:
+        """Keep the device waiting while this machine prepares something; to be called every few seconds."""
+        self._session.still_here()
+
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
-        """Measure every model in so many rounds; rows come block by block, not in the order given.
+        """Measure every model in so many rounds at most; rows come block by block, not in the order given.
 
         Raises:
-            MeasuringFailed: a model cannot be run there; the rows before it have been given.
+            MeasuringFailed: a model cannot be run there; the rows of all others have been given.
 
         """
         jobs, files = [], {}
-        for model in (_sentinel(), *models):
+        for model in itertools.chain([_sentinel(self._engine.suffix)], models):
+            self.still_here()  # files may take longer to make than a runner waits for its host
             job, path = self._stored(model)
             files[job.model_sha256] = path
             jobs.append(job)
         device = self.device
         settings = MeasureSettings(
-            threads=device.threads, rounds=rounds, sentinel_job_id=_SENTINEL, cpu_mask=device.cpu_mask
+            threads=device.threads,
+            rounds=rounds,
+            least_rounds=_least_rounds(rounds),
+            enough_s=rounds / ROUNDS,
+            sentinel_job_id=_SENTINEL,
+            cpu_mask=device.cpu_mask,
         )
-        watch, clock = _Watch(device, self._transport, self._on_warning), self.key.clock
+        watch, clock = _Watch(device, self._transport, self._on_warning, self._pause), self.key.clock
+        failed: list[JobResult] = []
         for result in self._session.measure(jobs, files, settings):
             if result.job_id == _SENTINEL and not result.ok:
                 raise MeasuringFailed(f"device {device.name} could not measure the sentinel: {result.error}")
             if result.ok and result.clock != clock:
                 raise ProtocolError(f"device {device.name} measured on its {result.clock} clock, said it has {clock}")
-            if result.job_id != _SENTINEL:
-                yield _measurement(device.name, result, watch.flags())
+            if not result.ok:
+                failed.append(result)
+            elif result.job_id != _SENTINEL:
+                yield _measurement(result, watch.flags())
+        if failed:
+            more = f"; and {len(failed) - 1} others" if len(failed) > 1 else ""
+            raise MeasuringFailed(f"device {device.name} could not measure {failed[0].job_id}: {failed[0].error}{more}")
 
     def measure_settled(
         self, models: Sequence[Model], sentinel_ns: int = 0, attempts: int = _MAX_ATTEMPTS
@@ -186,7 +205,19 @@ class Bench:
         job, path = self._stored(model)
         return self._session.nodes(job, path, runs)
 
+    def _pause(self, seconds: float) -> None:
+        """Wait for a hot device, whose runner must not take this machine for gone."""
+        self.still_here()
+        time.sleep(seconds)  # a temperature that falls tells nobody
+
     def _stored(self, model: Model) -> tuple[Job, Path]:
+        if model.suffix != self._engine.suffix:
+            engines = ", ".join(name for name, engine in ENGINES.items() if engine.suffix == model.suffix)
+            what, how = (f"is a .{model.suffix} file", engines) if engines else ("is neither .tflite nor .onnx", "none")
+            raise UsageError(
+                f"{model.name} {what}; the engine {self._engine.name} runs .{self._engine.suffix} files "
+                f"(engines for this one: {how})"
+            )
         digest = hashlib.sha256(model.content).hexdigest()
         path = self._folder / digest
         if not path.exists():
@@ -201,11 +232,19 @@ class _Watch:
     other commands only.
     """
 
-    def __init__(self, device: Device, transport: Transport, note: Callable[[str], None]) -> None:
-        """Wait for the device to be cool. Raises DeviceNotReady when it stays hot."""
+    def __init__(
+        self,
+        device: Device,
+        transport: Transport,
+        note: Callable[[str], None],
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Wait for the device to be cool, with `pause` between two looks. Raises DeviceNotReady when it stays hot."""
         self._device, self._transport, self._note = device, transport, note
-        with _naming(device):
-            self._before = None if device.address.kind == "local" else wait_until_cool(device, transport, note=note)
+        self._before: Conditions | None = None
+        if device.address.kind != "local":
+            with _naming(device):
+                self._before = wait_until_cool(device, transport, note=note, sleep=pause)
         self._looked_s = self._row_s = time.monotonic()
         self._flags: tuple[str, ...] = ()
 
@@ -239,10 +278,17 @@ def _naming(device: Device) -> Iterator[None]:
         raise LinkLost(f"{device.name} at {device.address}: {error}; the same command goes on from here") from error
 
 
-def _sentinel() -> Model:
+def _sentinel(suffix: str) -> Model:
     """Give the fixed model whose time tells how fast the machine is just now; about 50 µs on a desktop core."""
+    if suffix == "onnx":
+        return Model(_SENTINEL, onnx_micro_model(OpSpec.parse(_ONNX_SENTINEL)))
     op = OpSpec("conv_2d", (TensorSpec((1, 14, 14, 32)),), "float32", 32, (3, 3))
     return Model(_SENTINEL, micro_model(op))
+
+
+def _least_rounds(rounds: int) -> int:
+    """Say how often a model is visited at least where `rounds` are the most."""
+    return max(rounds // 4, min(rounds, 4))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -252,9 +298,7 @@ def _write(path: Path, content: bytes) -> None:
         raise CannotWrite(path, error) from error
 
 
-def _measurement(device: str, result: JobResult, flags: tuple[str, ...]) -> Measurement:
-    if not result.ok:
-        raise MeasuringFailed(f"device {device} could not measure {result.job_id}: {result.error}")
+def _measurement(result: JobResult, flags: tuple[str, ...]) -> Measurement:
     return Measurement(
         subject=result.job_id,
         samples_ns=result.samples_ns,

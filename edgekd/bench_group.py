@@ -9,49 +9,36 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
 from device_agents.device import Device
 from edgekd.bench import ROUNDS, Bench, MeasuringFailed, Model
+from edgekd.holding import Holding
 from latency_tables.schema import Measurement, TableKey
 
 _ALIKE_PERCENT = 5.0  # a device's own sentinel repeats to 1 to 2 %
 
 
-class BenchGroup:
-    """One or more devices held for measuring; use it as a context manager."""
+class BenchGroup(Holding):
+    """One or more devices held for measuring and left as they were found; use it as a context manager.
+
+    To enter it raises MeasuringFailed where two of them differ in what a table is keyed by, and DeviceError where one
+    cannot be opened.
+    """
 
     def __init__(self, devices: Sequence[Device], on_warning: Callable[[str], None]) -> None:
+        super().__init__()
         self._benches = [Bench(device, on_warning) for device in devices]
         self._on_warning = on_warning
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        """Open all devices.
-
-        Raises:
-            MeasuringFailed: two of them differ in what a table is keyed by.
-            DeviceError: one cannot be opened.
-
-        """
-        with ExitStack() as stack:
-            for bench in self._benches:
-                stack.enter_context(bench)
-            for bench in self._benches[1:]:
-                if differences := self.key.differences(bench.key):
-                    serials = f"{self._benches[0].device.serial} and {bench.device.serial}"
-                    raise MeasuringFailed(
-                        f"devices {serials} cannot share one table: {differences[0]}; choose one with --serial"
-                    )
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the devices as they were found."""
-        self._stack.__exit__(kind, error, trace)
+    def _take(self, stack: ExitStack) -> None:
+        for bench in self._benches:
+            stack.enter_context(bench)
+        for bench in self._benches[1:]:
+            if differences := self.key.differences(bench.key):
+                serials = f"{self._benches[0].device.serial} and {bench.device.serial}"
+                raise MeasuringFailed(
+                    f"devices {serials} cannot share one table: {differences[0]}; choose one with --serial"
+                )
 
     @property
     def key(self) -> TableKey:
@@ -63,12 +50,18 @@ class BenchGroup:
         if len(self._benches) == 1:
             yield from self._benches[0].measure(models, rounds)
             return
-        listed = list(models)
+        listed = [self._kept_waiting(model) for model in models]
         shares = [listed[at :: len(self._benches)] for at in range(len(self._benches))]
         pairs = zip(self._benches, shares, strict=True)
         parts = [_Part(bench, share, rounds) for bench, share in pairs if share]
         yield from _merged(parts)
         self._compare(parts)
+
+    def _kept_waiting(self, model: Model) -> Model:
+        """Give a model that was just made, for which all devices had to wait."""
+        for bench in self._benches:
+            bench.still_here()
+        return model
 
     def _compare(self, parts: Sequence[_Part]) -> None:
         """Say when one device is slower than another, each at its best: their rows speak of two speeds."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd import __version__, cli_devices, cli_measure
+from edgekd import __version__, cli_devices, cli_measure, cli_predict, cli_tables
 from edgekd.cli_output import print_result
 from edgekd.errors import EdgekdError, MissingExtra, UsageError
 
@@ -49,10 +49,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+# by module: its package, and the extra that brings it
+_EXTRAS = {"torch": ("torch", "train"), "safetensors": ("safetensors", "train"), "yaml": ("PyYAML", "formats")}
+
+
 def _missing_extra(error: Exception) -> MissingExtra | None:
     """Say which extra to install, where an import failed for want of one."""
-    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "safetensors"):
-        return MissingExtra(error.name, "train")
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return MissingExtra(*_EXTRAS[error.name])
     return None
 
 
@@ -85,6 +89,12 @@ def parser() -> argparse.ArgumentParser:
     _add_device_and_space(profile)
     cli_measure.add_profile(profile)
 
+    predict = _add(
+        commands, "predict", cli_predict.predict, "predict what model files take on a device, from its table"
+    )
+    _add_device_and_space(predict)
+    cli_predict.add_predict(predict)
+
     search = _add(commands, "search", _search, "search the best student under a latency target")
     _add_device_and_space(search)
     _add_search_options(search)
@@ -98,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     cli_measure.add_device(bench)
     cli_measure.add_bench(bench)
     cli_devices.register(commands)
+    cli_tables.register(commands)
     report = _add(commands, "report", _report, "write a run's report.html and print its final table")
     report.add_argument("run", type=Path, help="run folder with a manifest.json")
     _add_data(commands)

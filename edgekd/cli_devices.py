@@ -53,8 +53,10 @@ def _register_check_and_setup(actions: Any) -> None:
     for action in (check, setup):
         action.add_argument("name", help="name of devices.toml or the catalogue, serial, or address")
         action.add_argument("--serial", help="which one, where several of that kind are attached")
+        action.add_argument(
+            "--device-engine", default="", metavar="ENGINE", help="for this one: python, native, onnxruntime, …"
+        )
         _add_key_option(action)
-    check.add_argument("--device-engine", default="", metavar="ENGINE", help="check for this one: python, native, …")
     setup.add_argument("--benchmark-model", type=Path, metavar="PATH", help="Google's benchmark_model for the device")
     setup.add_argument("--litert-library", type=Path, metavar="PATH", help="libLiteRt.so for the device")
     setup.add_argument("--wheels", type=Path, metavar="FOLDER", help="take wheels from here, not from an index")
@@ -65,7 +67,7 @@ def _register_naming(actions: Any) -> None:
     adding = _add(actions, "add", add_one, "name a device in devices.toml")
     adding.add_argument("name")
     adding.add_argument("address", help="ssh://[user@]host[:port], adb://SERIAL or adb://host:port")
-    adding.add_argument("--engine", help="python, native or benchmark_model (default: the device's own)")
+    adding.add_argument("--engine", help="python, native, benchmark_model or onnxruntime (default: the device's own)")
     adding.add_argument(
         "--python", help="interpreter there, such as '~/venv/bin/python' (default: the first with a runtime)"
     )
@@ -189,6 +191,7 @@ def _with_advice(check: Check) -> str:
 
 def set_up_one(options: argparse.Namespace) -> None:
     """Install or record what a device's engine needs."""
+    import dataclasses
     from contextlib import closing
 
     from device_agents.describe import examine
@@ -200,7 +203,7 @@ def set_up_one(options: argparse.Namespace) -> None:
     for path in paths:
         if path is not None and not path.exists():
             raise UsageError(f"{path} does not exist; give the path of a file or folder on this machine")
-    target = _target(options)
+    target = dataclasses.replace(_target(options), engine=options.device_engine)
     with closing(open_target(target)) as transport:
         description = examine(target, transport)
         request = SetupRequest(paths[0], paths[1], paths[2], options.upgrade)

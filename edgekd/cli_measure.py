@@ -16,8 +16,11 @@ from edgekd.errors import UsageError
 if TYPE_CHECKING:
     from device_agents.connect import ConnectOptions
     from edgekd.bench import DeviceChoice
+    from edgekd.graph.model_file import ModelFile
+    from edgekd.profile import Order
 
 _ALL = "all"
+_ONNX_ENGINE = "onnxruntime"
 _FEW = 5
 
 
@@ -25,7 +28,10 @@ def add_device(target: argparse.ArgumentParser) -> None:
     """Add the options that choose a device."""
     target.add_argument("--device", default="host", help="device to measure on: its name, serial or address")
     target.add_argument(
-        "--device-engine", default="", metavar="ENGINE", help="what runs models there: python, native, benchmark_model"
+        "--device-engine",
+        default="",
+        metavar="ENGINE",
+        help="what runs models there: python, native, benchmark_model, onnxruntime",
     )
     target.add_argument("--serial", default="", help="which one, where several devices of that name are attached")
     add_trust(target)
@@ -40,13 +46,27 @@ def add_profile(target: argparse.ArgumentParser) -> None:
     """Add the options of `edgekd profile`."""
     target.add_argument("--table", type=Path, help="table to begin or complete (default: tables/DEVICE-SPACE.jsonl)")
     target.add_argument("--dtype", choices=(_ALL, "float32", "int8"), default=_ALL, help="dtypes of the operators")
+    target.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="models",
+        help="measure what this .tflite or .onnx file needs and the table lacks, not a space; may be repeated",
+    )
+    target.add_argument(
+        "--whole",
+        action="store_true",
+        help="measure the --model files whole, too; with eight of them they calibrate the table",
+    )
     target.add_argument("--quick", action="store_true", help="fewer samples and networks: a rough table, much sooner")
     target.add_argument("--all", action="store_true", dest="share", help="let all devices of that name share the work")
 
 
 def add_bench(target: argparse.ArgumentParser) -> None:
     """Add the options of `edgekd bench`."""
-    target.add_argument("models", type=Path, nargs="+", metavar="FILE.tflite")
+    target.add_argument("models", type=Path, nargs="+", metavar="FILE", help=".tflite or .onnx files")
     target.add_argument("--nodes", action="store_true", help="measure the nodes inside each network instead")
 
 
@@ -78,17 +98,15 @@ def profile(options: argparse.Namespace) -> None:
     from edgekd.cli_progress import drawn_progress
     from edgekd.files import make_folder
     from edgekd.profile import FULL, QUICK, ProfileRequest, profile
-    from edgekd.spaces.mnasnet import space_named
-    from latency_tables.op_spec import DTYPES
 
-    path = options.table or default_table(options)
-    dtypes = DTYPES if options.dtype == _ALL else (options.dtype,)
     effort = QUICK if options.quick else FULL
-    request = ProfileRequest(choice_of(options), space_named(options.space), path, dtypes, options.share, effort)
+    order = _order(options, effort.networks)  # before the table's name, which an engine is part of
+    path = options.table or default_table(options)
+    request = ProfileRequest(choice_of(options), path, options.share, effort)
     make_folder(path.parent)
     with drawn_progress() as progress:
         progress.stage("profile")
-        table = profile(request, progress.step, progress.note)
+        table = profile(request, order, progress.step, progress.note)
     errors = {dtype: fit.heldout_mean_error for dtype, fit in table.calibrations.items()}
     flagged = [m.subject for m in table.measurements if m.disturbances]
     counts = {"rows": len(table.rows), "networks": len(table.networks), "disturbed": len(flagged)}
@@ -101,12 +119,47 @@ def profile(options: argparse.Namespace) -> None:
     print_result({"table": str(path), **counts, "heldout_mean_error": errors}, text, options.format)
 
 
+def read_models(options: argparse.Namespace) -> list[ModelFile]:
+    """Read the model files of a command, and take the engine that .onnx files need where none was named.
+
+    Raises:
+        UsageError: files of two formats, which no engine runs both.
+
+    """
+    from edgekd.graph.model_file import read_model
+
+    models = [read_model(path) for path in dict.fromkeys(options.models)]
+    if len({model.is_onnx for model in models}) > 1:
+        raise UsageError("models of both formats, .tflite and .onnx, need two engines and two tables; give one format")
+    if models and models[0].is_onnx and not options.device_engine:
+        options.device_engine = _ONNX_ENGINE
+    return models
+
+
+def _order(options: argparse.Namespace, networks: int) -> Order:
+    from edgekd.profile import Order
+    from edgekd.spaces.mnasnet import space_named
+    from latency_tables.op_spec import DTYPES
+
+    if options.models:
+        return Order.for_models(read_models(options), whole=options.whole)
+    dtypes = DTYPES if options.dtype == _ALL else (options.dtype,)
+    return Order.for_space(space_named(options.space), dtypes, networks)
+
+
 def bench(options: argparse.Namespace) -> None:
     """Run `edgekd bench`."""
     from edgekd.bench import Bench, Model
     from edgekd.cli_progress import drawn_progress
 
-    models = [Model(str(path), _read_model(path), "network") for path in dict.fromkeys(options.models)]
+    models = [Model(str(path), _read_bytes(path), "network") for path in dict.fromkeys(options.models)]
+    for model in models:
+        if not model.suffix:
+            raise UsageError(
+                f"model {model.name} is no .tflite file, and no .onnx file either: its first bytes are neither's"
+            )
+    if not options.device_engine and {model.suffix for model in models} == {"onnx"}:
+        options.device_engine = _ONNX_ENGINE
     with drawn_progress() as progress, Bench(choice_of(options).find(), progress.note) as bench:
         result, text = _nodes(bench, models) if options.nodes else _times(bench, models)
     print_result(result, text, options.format)
@@ -149,11 +202,8 @@ def _ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() == "yes"
 
 
-def _read_model(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(f"model {path} cannot be read: {error.strerror or error}") from error
-    if content[4:8] != b"TFL3":
-        raise UsageError(f"model {path} is no .tflite file: the identifier TFL3 is missing")
-    return content

@@ -69,7 +69,7 @@ class Settings:
     """A whole run."""
 
     device: str = "host"
-    device_engine: str = ""  # what runs models there: python, native or benchmark_model; "" is the device's own choice
+    device_engine: str = ""  # what runs models there: python, native, benchmark_model, …; "" is the device's own
     serial: str = ""  # of the device, where several of its kind are attached
     space: str = "mnasnet-28-narrow"
     data: str = "embedded"

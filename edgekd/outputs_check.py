@@ -1,4 +1,4 @@
-"""Compares what a device computes with what this machine does: the same small network on the same input.
+"""Compares what a device computes with what this machine does: the same small model on the same input.
 
 A wrong library, a broken build or a wrong file on the device shows here and nowhere in a latency.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,26 @@ from device_agents.questions import Layer
 from device_agents.readiness import Check
 from device_agents.session import Session
 from device_agents.transport import Transport
+from edgekd.errors import MissingExtra
 from edgekd.graph.micro import random_model
+from edgekd.graph.onnx_micro import onnx_micro_model
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.mnasnet import space_named
+from latency_tables.op_spec import OpSpec
 
 TOLERANCE = 1e-4  # of float32 outputs of about unit size; kernels of two CPUs add in another order
 _SPACE = "tiny-28"
 _SEED = 7
+_ONNX_OP = "onnx_conv;float32;in=1x16x14x14,c32x16x3x3,c32;out=1x32x14x14;@fused_1=hard_swish;@pads=1_1_1_1"
+
+Case = tuple[bytes, tuple[int, ...], Callable[[bytes, np.ndarray], tuple[np.ndarray, Layer]]]
 
 
 def outputs_check(device: Device, transport: Transport) -> Check:
-    """Run a small float32 network there and here and compare the outputs. Raises DeviceError."""
-    space = space_named(_SPACE)
-    model = random_model(graph_of(space, space.reference()))
-    values = np.random.default_rng(_SEED).uniform(-1, 1, space.input_shape).astype(np.float32)
-    wanted, layer = _on_host(model, values)
+    """Run a small float32 model there and here and compare the outputs. Raises DeviceError, MissingExtra."""
+    model, shape, on_host = _onnx_case() if device.engine == "onnxruntime" else _tflite_case()
+    values = np.random.default_rng(_SEED).uniform(-1, 1, shape).astype(np.float32)
+    wanted, layer = on_host(model, values)
     got = _on_device(device, transport, model, values, layer)
     sizes = [len(output) for output in got]
     if sizes != [wanted.nbytes]:
@@ -48,7 +54,28 @@ def _wrong(found: str) -> Check:
     return Check("outputs", ok=False, found=found, advice="install another build of the runtime there")
 
 
-def _on_host(model: bytes, values: np.ndarray) -> tuple[np.ndarray, Layer]:
+def _tflite_case() -> Case:
+    space = space_named(_SPACE)
+    return random_model(graph_of(space, space.reference())), space.input_shape, _by_litert
+
+
+def _onnx_case() -> Case:
+    op = OpSpec.parse(_ONNX_OP)
+    return onnx_micro_model(op), op.inputs[0].shape, _by_onnxruntime
+
+
+def _by_onnxruntime(model: bytes, values: np.ndarray) -> tuple[np.ndarray, Layer]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra("onnxruntime", "onnx") from error
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    output = session.run(None, {entry.name: values})[0]
+    return np.asarray(output).reshape(-1), Layer(str(entry.name), tuple(entry.shape))
+
+
+def _by_litert(model: bytes, values: np.ndarray) -> tuple[np.ndarray, Layer]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=model, num_threads=1)

@@ -18,7 +18,7 @@ from edgekd.config import Settings
 from edgekd.data import dataset
 from edgekd.errors import DataError
 from edgekd.files import sha256_of, write_atomic
-from edgekd.profile import ProfileRequest, profile
+from edgekd.profile import Order, ProfileRequest, profile
 from edgekd.progress import Progress
 from edgekd.runs import Run, read_winner
 from edgekd.search.engines import engine_named
@@ -66,8 +66,9 @@ def run_all(run: Run, progress: Progress) -> None:
 
 def profile_run(run: Run, progress: Progress) -> None:
     """Complete the run's latency table for its space and device."""
-    request = ProfileRequest(DeviceChoice.of(run.settings), space_named(run.settings.space), run.table_path)
-    table = profile(request, progress.step, progress.note)
+    request = ProfileRequest(DeviceChoice.of(run.settings), run.table_path)
+    order = Order.for_space(space_named(run.settings.space))
+    table = profile(request, order, progress.step, progress.note)
     for dtype, fit in table.calibrations.items():
         progress.note(
             f"{dtype} table: {len(table.rows)} rows in all, networks left out of the calibration are predicted within "

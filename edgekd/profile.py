@@ -1,4 +1,4 @@
-"""Profiles a device for a space: its reachable operators and a few whole networks → a calibrated LatencyTable.
+"""Profiles a device: the operators of a space or of model files, and whole networks → a calibrated LatencyTable.
 
 Chooses what to measure and writes the models; bench.py measures them and latency_tables/builder.py keeps the rows.
 """
@@ -6,24 +6,34 @@ Chooses what to measure and writes the models; bench.py measures them and latenc
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekd.bench import ROUNDS, DeviceChoice, Model
 from edgekd.bench_group import BenchGroup
 from edgekd.graph.ir import graph_in, int8_graph
-from edgekd.graph.micro import micro_model, random_model
+from edgekd.graph.micro import random_model
+from edgekd.graph.model_file import ModelFile, model_of_op
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.space import Space
-from latency_tables.builder import MAX_ATTEMPTS, NetworkSpec, OnRow, Plan, Subject, build
+from latency_tables.builder import (
+    FIXED_COST_OPS,
+    MAX_ATTEMPTS,
+    ONNX_FIXED_COST_OP,
+    NetworkSpec,
+    OnRow,
+    Plan,
+    Subject,
+    build,
+)
 from latency_tables.calibrate import MIN_NETWORKS
 from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, TableFile
 
-CALIBRATION_NETWORKS = 24  # a dtype; the fit has four coefficients, and keeps the error of leaving each one out
+CALIBRATION_NETWORKS = 20  # a dtype; the fit has four coefficients, and keeps the error of leaving each one out
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +54,59 @@ _MAX_LIGHTNESS = 0.9  # share of the decisions that the lightest calibration net
 
 @dataclass(frozen=True, slots=True)
 class ProfileRequest:
-    """What to profile, and where the table goes. `share` lets all attached devices of that name work together."""
+    """On which device to measure and where the table goes. `share` lets all devices of that name work together."""
 
     device: DeviceChoice
-    space: Space
     table_path: Path
-    dtypes: tuple[str, ...] = DTYPES
     share: bool = False
     effort: Effort = FULL
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a table shall cover: operators, and networks with how each one's file is made."""
+
+    ops: tuple[OpSpec, ...]
+    networks: Mapping[NetworkSpec, Callable[[], bytes]] = field(default_factory=dict)
+    least_networks: int = 0  # see builder.Plan
+
+    @staticmethod
+    def for_space(space: Space, dtypes: Sequence[str] = DTYPES, networks: int = CALIBRATION_NETWORKS) -> Order:
+        """Cover every operator that a space can reach, calibrated on so many of its networks a dtype."""
+
+        def maker(arch: Arch, dtype: str) -> Callable[[], bytes]:
+            return lambda: random_model(graph_in(graph_of(space, arch), dtype))
+
+        archs = calibration_archs(space, networks)
+        specs = {_network_spec(space, arch, dtype): maker(arch, dtype) for arch in archs for dtype in dtypes}
+        return Order((*all_ops(space, dtypes), *(FIXED_COST_OPS[dtype] for dtype in dtypes)), specs)
+
+    @staticmethod
+    def for_models(models: Sequence[ModelFile], *, whole: bool = False) -> Order:
+        """Cover the operators of model files, and with `whole` measure the files, too, to calibrate on them."""
+
+        def maker(model: ModelFile) -> Callable[[], bytes]:
+            return lambda: model.content
+
+        ops = [op for model in models for op in model.ops if not op.is_folded]
+        fixed = [ONNX_FIXED_COST_OP if model.is_onnx else FIXED_COST_OPS[model.dtype] for model in models]
+        networks = {
+            NetworkSpec(f"network:{model.dtype}:{model.name}", model.dtype, model.ops): maker(model)
+            for model in models
+            if whole
+        }
+        return Order(tuple(dict.fromkeys([*ops, *fixed])), networks, MIN_NETWORKS)
+
+    def model_of(self, subject: Subject) -> Model:
+        """Write the file by which a subject is measured. Raises DataError for an operator that has none."""
+        if isinstance(subject, OpSpec):
+            return Model(subject.key, model_of_op(subject))
+        return Model(subject.name, self.networks[subject](), "network")
+
+
 def profile(
     request: ProfileRequest,
+    order: Order,
     on_row: OnRow,
     on_warning: Callable[[str], None],
 ) -> LatencyTable:
@@ -63,30 +114,21 @@ def profile(
 
     Raises:
         MeasuringFailed: an operator cannot be run on the device.
+        DataError: an operator of a model file cannot be measured by itself.
         DeviceError: the device is unknown, busy or lost.
         TableError: the table file is damaged, or was measured under another key.
 
     """
-    space = request.space
-    archs, dtypes = calibration_archs(space, request.effort.networks), request.dtypes
-    networks = {_network_spec(space, arch, dtype): arch for arch in archs for dtype in dtypes}
-
-    def model_of(subject: Subject) -> Model:
-        if isinstance(subject, OpSpec):
-            return Model(subject.key, micro_model(subject))
-        graph = graph_in(graph_of(space, networks[subject]), subject.dtype)
-        return Model(subject.name, random_model(graph), "network")
-
     devices = request.device.find_all() if request.share else [request.device.find()]
     with BenchGroup(devices, on_warning) as bench:
         file = TableFile(request.table_path, bench.key)
 
         def measure(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Measurement]]:
             named = {_name(subject): subject for subject in subjects}
-            for measurement in bench.measure(map(model_of, subjects), request.effort.rounds):
+            for measurement in bench.measure(map(order.model_of, subjects), request.effort.rounds):
                 yield named[measurement.subject], measurement
 
-        plan = Plan(all_ops(space, dtypes), tuple(networks), request.effort.attempts)
+        plan = Plan(order.ops, tuple(order.networks), request.effort.attempts, order.least_networks)
         return build(file, plan, measure, on_row)
 
 

@@ -11,14 +11,26 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate
-from latency_tables.op_spec import OpSpec
+from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate, own_ms
+from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
 SLOW = 1.04  # × the table's fastest sentinel; the sentinel itself repeats to 1 to 2 %
 _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
+
+
+# The smallest operator there is: what it takes is the fixed cost of one call of the runtime.
+_NOTHING = (TensorSpec((1, 1, 1, 1)), TensorSpec((1, 1, 1, 1)))
+FIXED_COST_OPS = {dtype: OpSpec("add", _NOTHING, dtype) for dtype in DTYPES}
+ONNX_FIXED_COST_OP = OpSpec("onnx_add", _NOTHING, "float32", out=((1, 1, 1, 1),))
+
+
+def fixed_cost_ms(table: LatencyTable, dtype: str) -> float:
+    """Give the fixed cost of a call that a table holds, 0 where it was not measured."""
+    known = (table.rows.get(op.key) for op in (FIXED_COST_OPS[dtype], ONNX_FIXED_COST_OP))
+    return next((row.quiet_ms for row in known if row), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,7 @@ class Plan:
     ops: tuple[OpSpec, ...]
     networks: tuple[NetworkSpec, ...]
     attempts: int = MAX_ATTEMPTS
+    least_networks: int = 0  # with fewer of a dtype in the table it stays without calibration; 0 makes that an error
 
     def missing(self, table: LatencyTable) -> list[Subject]:
         """List what is not measured yet: networks spread evenly among the operators, so that both see the same
@@ -78,6 +91,8 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
                 file.sync()
             on_row(done, len(todo))
     for dtype in sorted({network.dtype for network in plan.networks}):
+        if len(_usable(table, dtype)) < plan.least_networks:
+            continue
         fit = fit_networks(table, dtype)
         if table.calibrations.get(dtype) != fit:
             file.add_calibration(dtype, fit)
@@ -87,8 +102,9 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
 
 def _is_final(table: LatencyTable, plan: Plan) -> bool:
     """Tell whether the table covers the plan and was calibrated after its last measurement."""
-    fits = table.calibrations
-    calibrated = all(n.dtype in fits and fits[n.dtype].networks == len(_usable(table, n.dtype)) for n in plan.networks)
+    counts = {network.dtype: len(_usable(table, network.dtype)) for network in plan.networks}
+    fitted = {dtype: fit.networks for dtype, fit in table.calibrations.items()}
+    calibrated = all(n < plan.least_networks or fitted.get(dtype) == n for dtype, n in counts.items())
     return calibrated and not plan.missing(table)
 
 
@@ -111,23 +127,30 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
         TooFewNetworks: there are too few of them.
 
     """
-    observations = [
-        Observation(
-            rows_ms=sum(table.rows[key].quiet_ms for key in network.op_keys),
-            operators=len(network.op_keys),
-            weight_mb=sum(OpSpec.parse(key).weight_bytes for key in network.op_keys) / 1e6,
-            measured_ms=network.measurement.quiet_ms,
-        )
-        for network in _usable(table, dtype)
-    ]
-    return calibrate(observations)
+    fixed_ms = fixed_cost_ms(table, dtype)
+    return calibrate([_observation(table, network, fixed_ms) for network in _usable(table, dtype)], fixed_ms)
+
+
+def _observation(table: LatencyTable, network: Network, fixed_ms: float) -> Observation:
+    ops = [op for op in map(OpSpec.parse, network.op_keys) if not op.is_folded]
+    return Observation(
+        rows_ms=sum(own_ms(table.rows[op.key].quiet_ms, fixed_ms) for op in ops),
+        operators=len(ops),
+        weight_mb=sum(op.weight_bytes for op in ops) / 1e6,
+        measured_ms=network.measurement.quiet_ms,
+    )
 
 
 def _usable(table: LatencyTable, dtype: str) -> list[Network]:
     """List the networks of a dtype whose operators all have rows, without disturbed ones where enough remain."""
-    usable = [n for n in table.networks.values() if n.dtype == dtype and table.rows.keys() >= set(n.op_keys)]
+    usable = [n for n in table.networks.values() if n.dtype == dtype and _is_covered(table, n)]
     undisturbed = [network for network in usable if not network.measurement.disturbances]
     return undisturbed if len(undisturbed) >= MIN_NETWORKS else usable
+
+
+def _is_covered(table: LatencyTable, network: Network) -> bool:
+    missing = [key for key in network.op_keys if key not in table.rows]
+    return all(OpSpec.parse(key).is_folded for key in missing)
 
 
 def _spread(ops: Sequence[OpSpec], networks: Sequence[NetworkSpec]) -> Iterator[Subject]:

@@ -6,13 +6,17 @@ TableError
 ├── NotCalibrated     a table holds no calibration for the dtype that was asked
 ├── FileDamaged       a file cannot be trusted: names the line and the reason
 ├── OtherSettings     a file was begun with other settings, or a table under another key
-└── FileNotWritable   the disk is full or the folder not writable; nothing is lost
+├── OtherKey          a table was asked about a device that it does not speak of
+├── FileNotWritable   the disk is full or the folder not writable; nothing is lost
+├── FileExists        a table or export would overwrite a file
+├── NotMergeable      tables cannot be joined: other keys, or subjects that contradict each other
+└── NotExportable     a row cannot be said in another tool's format
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -30,10 +34,10 @@ class OpSyntaxError(TableError):
 class OpNotInTable(TableError):
     """An operator has no row; nothing is ever counted as 0 ms instead."""
 
-    def __init__(self, op_key: str, known: Iterable[str]) -> None:
+    def __init__(self, op_key: str, known: Iterable[str], command: str = "edgekd profile") -> None:
         nearest = difflib.get_close_matches(op_key, list(known), n=1, cutoff=0.0)
         hint = f"; the nearest row is {nearest[0]}" if nearest else ""
-        super().__init__(f"the table has no row for {op_key}{hint}; measure it with: edgekd profile")
+        super().__init__(f"the table has no row for {op_key}{hint}; measure it with: {command}")
         self.op_key = op_key
 
 
@@ -65,8 +69,34 @@ class OtherSettings(TableError):
         super().__init__(f"{path} was begun with {name} {found!r}, not {wanted!r}; begin anew with another file")
 
 
+class OtherKey(TableError):
+    """A prediction was asked for under another key than the table's."""
+
+    def __init__(self, path: Path, differences: Sequence[str]) -> None:
+        listed = "; ".join(differences)
+        super().__init__(f"{path} speaks of another device ({listed}: table / now); profile this one into a new table")
+
+
 class FileNotWritable(TableError):
     """The operating system refused a write."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"cannot write {path}: {error.strerror or error}; what was there before is unchanged")
+
+
+class FileExists(TableError):
+    """A new file would take the place of another."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists and is never overwritten; name another file")
+
+
+class NotMergeable(TableError):
+    """Tables do not belong together."""
+
+
+class NotExportable(TableError):
+    """A row has no spelling in the format that was asked for."""
+
+    def __init__(self, subject: str, form: str, reason: str) -> None:
+        super().__init__(f"row {subject[:200]!r} cannot be written as {form}: {reason}; export to csv, which holds all")

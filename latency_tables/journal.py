@@ -2,29 +2,50 @@
 
 A line is with the operating system when `append` returns, so a killed process loses nothing; `sync` forces it to the
 disk. A last line without its newline is what a kill left and is cut off on opening; damage elsewhere is refused with
-its line number. What the entries mean is their owner's business (store.py).
+its line number. The lines of a sealed file end with a checksum over themselves and the file's header, so that a
+changed digit and a line from another file are noticed; lines may still be left out. What the entries mean is their
+owner's business (store.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_tables.errors import FileDamaged, FileNotWritable, OtherSettings
+from latency_tables.errors import FileDamaged, FileExists, FileNotWritable, OtherSettings
 
 MAX_LINE_BYTES = 4 << 20  # a longer line is damage, not data
+MAX_BYTES = 512 << 20  # half a million rows
+_SEAL = b'"crc":"'  # then eight hexadecimal digits, and `"}` ends the line
+_SEAL_BYTES = len(_SEAL) + 10
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # as FAT says it
 
 Entry = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a journal's file holds."""
+
+    header: Entry
+    entries: Iterator[Entry]  # those of line 2 and on; each is read and checked when it is asked for
+    sealed: bool
+    cut_bytes: int  # of a last line that a kill cut; it is in no entry
+    size_bytes: int
 
 
 class Journal:
     """One file of entries. `header` says what it is; a file begun with another header is refused."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], *, sealed: bool = False) -> None:
         """Open or begin a journal.
 
         Raises:
@@ -36,15 +57,19 @@ class Journal:
         self.path = path
         self.header: Entry = json.loads(to_line(header))
         self.entries: list[Entry] = []
-        whole = _read(path) if path.exists() else b""
+        first = _sealed(to_line(header)) if sealed else to_line(header)
+        self._seed = zlib.crc32(first.encode()) if sealed else None
+        whole = read_bytes(path) if path.exists() else b""
         content = _whole_lines(whole)
-        lines = list(_parse(path, content))
-        if not lines:
-            _check_cut_header(path, whole, self.header)
-            self._write(self.header, truncate_to=0)
+        if not content:
+            _check_cut_header(path, whole, first)
+            self._write(first, truncate_to=0)
             return
-        _check_header(path, lines[0], self.header)
-        self.entries = lines[1:]
+        found = _contents(path, whole)
+        if found.sealed != sealed and found.header.items() >= self.header.items():
+            raise FileDamaged(path, 1, f"the header has {'a' if found.sealed else 'no'} checksum")
+        _check_header(path, found.header, self.header)
+        self.entries = list(found.entries)
         self._truncate(len(content))
 
     def append(self, entry: Mapping[str, Any]) -> None:
@@ -54,7 +79,10 @@ class Journal:
             FileNotWritable: the disk is full, say; the file is as it was before.
 
         """
-        self._write(entry)
+        line = to_line(entry)
+        if self._seed is not None and "crc" in entry:
+            raise ValueError("an entry cannot have a field of the checksum's name, crc")
+        self._write(line if self._seed is None else _sealed(line, self._seed))
         self.entries.append(dict(entry))
 
     def sync(self) -> None:
@@ -65,8 +93,8 @@ class Journal:
         except OSError as error:
             raise FileNotWritable(self.path, error) from error
 
-    def _write(self, entry: Mapping[str, Any], truncate_to: int | None = None) -> None:
-        line = to_line(entry).encode() + b"\n"
+    def _write(self, text: str, truncate_to: int | None = None) -> None:
+        line = text.encode() + b"\n"
         try:
             with self.path.open("ab", buffering=0) as file:
                 if truncate_to is not None:
@@ -92,17 +120,120 @@ def to_line(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def read_journal(path: Path) -> list[Entry]:
-    """Read a journal without opening it for writing: header first, then entries.
+def sealed_lines(header: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Spell a whole sealed journal, each line with its newline."""
+    first = _sealed(to_line(header))
+    yield first + "\n"
+    seed = zlib.crc32(first.encode())
+    for entry in entries:
+        yield _sealed(to_line(entry), seed) + "\n"
+
+
+def read_journal(path: Path) -> Contents:
+    """Read a journal without opening it for writing.
 
     Raises:
-        FileDamaged: it is missing, empty, or a line cannot be read.
+        FileDamaged: it is missing, empty, or a line cannot be read; for lines after the header, while they are read.
 
     """
-    lines = list(_parse(path, _whole_lines(_read(path))))
-    if not lines:
-        raise FileDamaged(path, 1, "there is no header")
-    return lines
+    return _contents(path, read_bytes(path))
+
+
+def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
+    """Read a file of at most so many bytes.
+
+    Raises:
+        FileDamaged: it is missing, cannot be read, or is longer, maybe without end, as a device is.
+
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise FileDamaged(path, 1, error.strerror or str(error)) from error
+    if len(content) > most:
+        raise FileDamaged(path, 1, f"more than {most} bytes are no file of this kind")
+    return content
+
+
+def read_object(line: bytes | str) -> Entry:
+    """Read a JSON object strictly: no NaN or infinity, no name twice.
+
+    Raises:
+        ValueError: the line is something else, or nested too deep.
+
+    """
+    try:
+        entry = _DECODER.decode(line.decode() if isinstance(line, bytes) else line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON ({error})") from error
+    if not isinstance(entry, dict):
+        raise ValueError("no JSON object")  # noqa: TRY004 - one error for whatever a file may hold
+    return entry
+
+
+def write_new(path: Path, content: bytes | str) -> None:
+    """Write a whole file beside, force it to the disk and name it: at every moment there is no such file or all of it.
+
+    Raises:
+        FileExists: there is a file of that name; it is left as it is.
+        FileNotWritable: the disk is full, the folder is missing or not writable.
+
+    """
+    if path.exists():
+        raise FileExists(path)  # sooner than after the writing
+    temporary = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        _name(temporary, path)
+        _sync_folder(path.parent)
+    except FileExistsError as error:
+        raise FileExists(path) from error
+    except OSError as error:
+        raise FileNotWritable(path, error) from error
+    finally:  # also when the user interrupts
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a file its name; unlike a rename, a link refuses to replace another file."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS or path.exists():
+            raise
+        temporary.rename(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems sync no folders; the file itself is on the disk
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def _sealed(line: str, seed: int = 0) -> str:
+    body = line[:-1] + ("" if line == "{}" else ",")
+    return f'{body}{_SEAL.decode()}{zlib.crc32(body.encode(), seed):08x}"}}'
+
+
+def _is_sealed(line: bytes) -> bool:
+    return line[-_SEAL_BYTES:].startswith(_SEAL)
 
 
 def _check_header(path: Path, found: Entry, wanted: Entry) -> None:
@@ -111,35 +242,53 @@ def _check_header(path: Path, found: Entry, wanted: Entry) -> None:
             raise OtherSettings(path, key, found.get(key), wanted.get(key))
 
 
-def _check_cut_header(path: Path, content: bytes, header: Entry) -> None:
+def _check_cut_header(path: Path, content: bytes, header: str) -> None:
     """See that a file without a whole line is what a kill left of this header, not a file of someone else's."""
-    if not to_line(header).encode().startswith(content):
+    if not header.encode().startswith(content):
         raise FileDamaged(path, 1, "there is no whole line, and no beginning of this file's header either")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileDamaged(path, 1, error.strerror or str(error)) from error
 
 
 def _whole_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
-def _parse(path: Path, content: bytes) -> Iterator[Entry]:
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
-        if len(line) > MAX_LINE_BYTES:
-            raise FileDamaged(path, number, f"{len(line)} bytes are no line of this format")
-        try:
-            entry = json.loads(line, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise FileDamaged(path, number, f"no JSON ({error})") from error
-        if not isinstance(entry, dict):
-            raise FileDamaged(path, number, "no JSON object")
-        yield entry
+def _contents(path: Path, whole: bytes) -> Contents:
+    content = _whole_lines(whole)
+    lines = content.split(b"\n")[:-1]
+    if not lines:
+        raise FileDamaged(path, 1, "there is no header" + (", only a part of a line" if whole else ""))
+    sealed = _is_sealed(lines[0])
+    header = _parse(path, 1, lines[0], 0 if sealed else None)
+    seed = zlib.crc32(lines[0]) if sealed else None
+    entries = (_parse(path, number, line, seed) for number, line in enumerate(lines[1:], 2))
+    return Contents(header, entries, sealed, len(whole) - len(content), len(whole))
+
+
+def _parse(path: Path, number: int, line: bytes, seed: int | None) -> Entry:
+    """Read a line; with a seed, see that it is what was written, and under this very header."""
+    if len(line) > MAX_LINE_BYTES:
+        raise FileDamaged(path, number, f"{len(line)} bytes are no line of this format")
+    if seed is not None and line[-_SEAL_BYTES:] != b'%b%08x"}' % (_SEAL, zlib.crc32(line[:-_SEAL_BYTES], seed)):
+        what = "it was changed" + (", or belongs to another table" if number > 1 else "")
+        raise FileDamaged(path, number, f"the checksum does not fit the line: {what}")
+    try:
+        entry = read_object(line)
+    except ValueError as error:
+        raise FileDamaged(path, number, str(error)) from error
+    if seed is not None:
+        entry.pop("crc", None)  # hostile text can make the line end so within another name
+    return entry
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> Entry:
+    entry = dict(pairs)
+    if len(entry) != len(pairs):
+        raise ValueError("a field is there twice")
+    return entry
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)

@@ -8,6 +8,8 @@ and knows no milliseconds. Read next: `schema.py`.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -28,12 +30,16 @@ _PADDINGS = ("same", "valid")
 _MAX_DIMENSION = 1 << 24  # far above any real tensor; stops a damaged key from asking for terabytes
 MAX_VALUES = 64  # of a constant that steers an operator; larger ones are weights, whose values do not matter
 MAX_KEY = 500  # characters; a job's id on a device may have no more
+_MAX_TEXT = 16 * MAX_KEY  # of what is read at all; a foreign table's operators are never measured here
+_CACHED = 4096  # parts of keys; the keys of a table are made of a few hundred different ones
+_KIND = re.compile(r"[a-z][a-z0-9_]*")
 _VALUE = r"-?[0-9]{1,10}"
 _TENSOR = re.compile(
     rf"(?P<constant>c?)(?:(?P<dtype>[a-z]+[0-9]*):)?(?P<shape>scalar|[0-9x]+)(?:\((?P<values>{_VALUE}(?:_{_VALUE})*)\))?"
 )
 _ATTRIBUTE = re.compile(r"@[a-z][a-z0-9_]*")
 _TEXT = re.compile(r"[A-Za-z0-9_.:+\-]+")
+_DIMS = re.compile(r"[0-9]{1,8}(x[0-9]{1,8})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +131,19 @@ class OpSpec:
             OpSyntaxError: the text is not a key in its one canonical form.
 
         """
-        parts = key.split(";")
-        if len(parts) < 3 or not re.fullmatch(r"[a-z][a-z0-9_]*", parts[0]) or not parts[2].startswith("in="):
+        parts = key.split(";") if len(key) <= _MAX_TEXT else []
+        if len(parts) < 3 or not _KIND.fullmatch(parts[0]) or not parts[2].startswith("in="):
             raise OpSyntaxError(key, "expected kind;dtype;in=shape[,shape];name=value…")
-        fields = dict(_split_field(key, part) for part in parts[3:])
-        inputs = tuple(_parse_tensor(key, text) for text in parts[2][3:].split(","))
-        spec = OpSpec(kind=parts[0], inputs=inputs, dtype=parts[1], **_parse_fields(key, fields))
+        try:
+            fields = [_parse_field(part)[1:] for part in parts[3:]]
+            inputs = tuple(_parse_tensor(text) for text in parts[2][3:].split(","))
+        except _Reason as reason:
+            raise OpSyntaxError(key, str(reason)) from reason
+        attributes = tuple((name[1:], value) for name, value in fields if name[0] == "@")
+        if [name for name, _ in attributes] != sorted({name for name, _ in attributes}):
+            raise OpSyntaxError(key, "its attributes are not in the order of the alphabet")
+        named = {name: value for name, value in fields if name[0] != "@"}
+        spec = OpSpec(parts[0], inputs, parts[1], **named, attributes=attributes)
         if spec.dtype not in OP_DTYPES:
             raise OpSyntaxError(key, f"dtype {spec.dtype!r} is not one of {', '.join(OP_DTYPES)}")
         if spec.key != key:
@@ -163,6 +176,10 @@ _OPTIONAL = tuple(
 )
 
 
+# by name: what sorts it among the fields of a key, before every @; and its default
+_PLACES = {name: (f"{number:02}", default) for number, (name, default) in enumerate(_OPTIONAL)}
+
+
 def _optional_fields(op: OpSpec) -> list[tuple[str, object, object]]:
     return [(name, getattr(op, name), default) for name, default in _OPTIONAL]
 
@@ -173,62 +190,87 @@ def _spell(name: str, value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _split_field(key: str, part: str) -> tuple[str, str]:
-    name, equals, value = part.partition("=")
-    if not equals or not value:
-        raise OpSyntaxError(key, f"{part!r} is not name=value")
-    return name, value
+def check_key(key: str) -> None:
+    """See that a text is a key, in a tenth of the time of reading it: most parts were met in other keys.
+
+    Raises:
+        OpSyntaxError: see `OpSpec.parse`.
+
+    """
+    parts = key.split(";")
+    if len(key) <= _MAX_TEXT and len(parts) > 2 and _is_input(parts[2]) and parts[1] in OP_DTYPES:
+        try:
+            places = ["", *[_parse_field(part)[0] for part in parts[3:]]]
+        except _Reason:
+            places = []
+        rising = all(before < after for before, after in itertools.pairwise(places))
+        if places and rising and _KIND.fullmatch(parts[0]):
+            return
+    OpSpec.parse(key)
 
 
-def _parse_dims(key: str, text: str, least: int = 1) -> tuple[int, ...]:
-    if not re.fullmatch(r"[0-9]{1,8}(x[0-9]{1,8})*", text):
-        raise OpSyntaxError(key, f"{text!r} is not a shape such as 1x28x28x8")
+class _Reason(ValueError):
+    """Why a part of a key cannot be read; `OpSpec.parse` adds the key."""
+
+
+def _parse_dims(text: str, least: int = 1) -> tuple[int, ...]:
+    if not _DIMS.fullmatch(text):
+        raise _Reason(f"{text!r} is not a shape such as 1x28x28x8")
     dims = tuple(int(part) for part in text.split("x"))
     if max(dims) > _MAX_DIMENSION or min(dims) < least:
-        raise OpSyntaxError(key, f"a dimension of {text!r} is not from {least} to {_MAX_DIMENSION}")
+        raise _Reason(f"a dimension of {text!r} is not from {least} to {_MAX_DIMENSION}")
     return dims
 
 
-def _parse_shape(key: str, text: str) -> tuple[int, ...]:
-    return () if text == "scalar" else _parse_dims(key, text)
+def _parse_shape(text: str) -> tuple[int, ...]:
+    return () if text == "scalar" else _parse_dims(text)
 
 
-def _parse_tensor(key: str, text: str) -> TensorSpec:
+@functools.lru_cache(maxsize=_CACHED)
+def _parse_tensor(text: str) -> TensorSpec:
     found = _TENSOR.fullmatch(text)
     if not found:
-        raise OpSyntaxError(key, f"{text!r} is not a tensor such as 1x28x28x8 or cint32:2(1_2)")
+        raise _Reason(f"{text!r} is not a tensor such as 1x28x28x8 or cint32:2(1_2)")
     dtype = found["dtype"] or ""
     if dtype and dtype not in TENSOR_DTYPES:
-        raise OpSyntaxError(key, f"tensor dtype {dtype!r} is not one of {', '.join(TENSOR_DTYPES)}")
-    shape = _parse_shape(key, found["shape"])
+        raise _Reason(f"tensor dtype {dtype!r} is not one of {', '.join(TENSOR_DTYPES)}")
+    shape = _parse_shape(found["shape"])
     values = tuple(int(part) for part in found["values"].split("_")) if found["values"] else ()
     if values and (len(values) != math.prod(shape) or not found["constant"]):
-        raise OpSyntaxError(key, f"{text!r} has {len(values)} values, which no constant of that shape has")
+        raise _Reason(f"{text!r} has {len(values)} values, which no constant of that shape has")
     return TensorSpec(shape, bool(found["constant"]), dtype, values)
 
 
-def _parse_fields(key: str, fields: dict[str, str]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    attributes: list[tuple[str, str]] = []
-    for name, text in fields.items():
-        if _ATTRIBUTE.fullmatch(name) and _TEXT.fullmatch(text):
-            attributes.append((name[1:], text))
-        elif name in _CHOICES and text in _CHOICES[name]:
-            parsed[name] = text
-        else:
-            parsed[name] = _parse_numbers(key, name, text)
-    if attributes != sorted(attributes):
-        raise OpSyntaxError(key, "its attributes are not in the order of the alphabet")
-    return parsed | {"attributes": tuple(attributes)}
+@functools.lru_cache(maxsize=_CACHED)
+def _parse_field(part: str) -> tuple[str, str, Any]:
+    """Read `name=value`; give its place in the order of a key, "" where no key holds it so; the name of an attribute
+    keeps its @.
+    """
+    name, equals, text = part.partition("=")
+    if not equals or not text:
+        raise _Reason(f"{part!r} is not name=value")
+    if _ATTRIBUTE.fullmatch(name) and _TEXT.fullmatch(text):
+        return name, name, text
+    value = text if text in _CHOICES.get(name, ()) else _parse_numbers(name, text)
+    place, default = _PLACES[name]
+    return place if value != default and _spell(name, value) == text else "", name, value
 
 
-def _parse_numbers(key: str, name: str, text: str) -> Any:
+@functools.lru_cache(maxsize=_CACHED)
+def _is_input(part: str) -> bool:
+    try:
+        return part[:3] == "in=" and all(str(_parse_tensor(text)) == text for text in part[3:].split(","))
+    except _Reason:
+        return False
+
+
+def _parse_numbers(name: str, text: str) -> Any:
     if name == "out":
-        return tuple(_parse_shape(key, part) for part in text.split(","))
+        return tuple(_parse_shape(part) for part in text.split(","))
     if name in ("out_channels", "groups", *_PAIRS, "pad"):
-        dims = _parse_dims(key, text, 0 if name == "pad" else 1)
+        dims = _parse_dims(text, 0 if name == "pad" else 1)
         wanted = {"pad": 4, "out_channels": 1, "groups": 1}.get(name, 2)
         if len(dims) != wanted:
-            raise OpSyntaxError(key, f"{name}={text} must have {wanted} numbers")
+            raise _Reason(f"{name}={text} must have {wanted} numbers")
         return dims[0] if wanted == 1 else dims
-    raise OpSyntaxError(key, f"unknown field {name}={text}")
+    raise _Reason(f"unknown field {name}={text}")

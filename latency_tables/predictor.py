@@ -1,69 +1,119 @@
 """Predicts the latency of a network from a table's rows and its calibration.
 
-An operator without a row is an error, never 0 ms, and no prediction is negative.
-Measuring what is missing is builder.py's work.
+An operator without a row is estimated from its family's rows where that is allowed, and else an error, never 0 ms; no
+prediction is negative. Measuring what is missing is builder.py's work.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from latency_tables.calibrate import Calibration
+from latency_tables.builder import fixed_cost_ms
+from latency_tables.calibrate import Calibration, own_ms, uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
+from latency_tables.estimate import Estimator
 from latency_tables.op_spec import OpSpec
 from latency_tables.schema import Part, Prediction
 from latency_tables.store import LatencyTable
 
-_FLOOR_SHARE = 0.05  # of the plain sum; a fit that goes below it, or below zero, is extrapolating nonsense
+FLOOR_SHARE = 0.05  # of the plain sum; a fit that goes below it, or below zero, is extrapolating nonsense
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one operator: its time by itself, what it adds to a network, how that came about."""
+
+    own_ms: float
+    op_ms: float
+    how: str
+    relative_error: float
 
 
 class Predictor:
-    """Answers for one table and one dtype."""
+    """Answers for one table and one dtype of networks."""
 
-    def __init__(self, table: LatencyTable, dtype: str) -> None:
-        """Prepare the lookups.
+    def __init__(self, table: LatencyTable, dtype: str, *, with_estimates: bool = False) -> None:
+        """Prepare the lookups. `with_estimates` lets operators without a row be interpolated or fitted, and a table
+        without calibration be read by what physics says.
 
         Raises:
             NotCalibrated: the table has no calibration for this dtype.
 
         """
-        if dtype not in table.calibrations:
+        if dtype not in table.calibrations and not with_estimates:
             raise NotCalibrated(dtype)
         self.dtype = dtype
-        self._calibration: Calibration = table.calibrations[dtype]
-        self._row_ms = {key: row.quiet_ms for key, row in table.rows.items()}
-        self._ms: dict[OpSpec, float] = {}
+        fit = table.calibrations.get(dtype)
+        self.calibration: Calibration = fit or uncalibrated(fixed_cost_ms(table, dtype))
+        self._row_ms = {key: own_ms(row.quiet_ms, self.calibration.fixed_ms) for key, row in table.rows.items()}
+        self._with_estimates = with_estimates
+        self._estimator: Estimator | None = None
+        self._known: dict[OpSpec, _Known] = {}
+
+    @property
+    def offset_ms(self) -> float:
+        """Give what every network takes besides its operators; it may be below 0."""
+        return self.calibration.offset_ms
 
     def predict(self, ops: Sequence[OpSpec]) -> Prediction:
-        """Predict a network, given its operators in this predictor's dtype.
+        """Predict a network, given its operators.
 
         Raises:
-            OpNotInTable: an operator has no row; the message names it and the nearest one.
+            OpNotInTable: an operator has no row, and none can stand in; the message names it and the nearest one.
 
         """
-        rows = [self._lookup(op) for op in ops]
-        total = max(self.marginal_ms(ops) + self._calibration.offset_ms, _FLOOR_SHARE * sum(rows))
-        share = total / sum(rows)
-        parts = tuple(Part(op, ms * share, "table") for op, ms in zip(ops, rows, strict=True))
-        margin = self._calibration.interval_error
+        known = [self._lookup(op) for op in ops]
+        own = sum(one.own_ms for one in known)
+        total = max(sum(one.op_ms for one in known) + self.offset_ms, FLOOR_SHARE * own)
+        weights = [max(one.op_ms, FLOOR_SHARE * one.own_ms) for one in known]
+        share = total / sum(weights) if own else 0.0
+        parts = tuple(Part(op, weight * share, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
+        estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
+        margin = math.hypot(self.calibration.interval_error, estimated / total if total else 0.0)
         return Prediction(total, total * (1 - min(margin, 1.0)), total * (1 + margin), parts)
 
-    def marginal_ms(self, ops: Sequence[OpSpec]) -> float:
-        """Give what some operators add to a network's prediction: without the offset, and so maybe below 0.
+    def op_ms(self, op: OpSpec) -> float:
+        """Give what one operator adds to a network's prediction, which may be below 0.
 
         Raises:
             OpNotInTable: see `predict`.
 
         """
-        fit = self._calibration
-        weight_mb = sum(op.weight_bytes for op in ops) / 1e6
-        return fit.scale * sum(map(self._lookup, ops)) + fit.per_op_ms * len(ops) + fit.per_mb_ms * weight_mb
+        return self._lookup(op).op_ms
 
-    def _lookup(self, op: OpSpec) -> float:
-        found = self._ms.get(op)
+    def own_ms(self, op: OpSpec) -> float:
+        """Give an operator's time by itself, without the fixed cost of a call. Raises OpNotInTable."""
+        return self._lookup(op).own_ms
+
+    def missing(self, ops: Sequence[OpSpec]) -> list[OpSpec]:
+        """List the distinct operators that cost something and have no row."""
+        return [op for op in dict.fromkeys(ops) if not op.is_folded and op.key not in self._row_ms]
+
+    def _lookup(self, op: OpSpec) -> _Known:
+        found = self._known.get(op)
         if found is None:
-            key = op.key
-            if key not in self._row_ms:
-                raise OpNotInTable(key, self._row_ms)
-            found = self._ms[op] = self._row_ms[key]
+            found = self._known[op] = self._find(op)
         return found
+
+    def _find(self, op: OpSpec) -> _Known:
+        if op.is_folded:
+            return _Known(0.0, 0.0, "folded", 0.0)
+        ms = self._row_ms.get(op.key)
+        if ms is not None:
+            return self._in_network(op, ms, "table", 0.0)
+        estimate = self._estimates().estimate(op) if self._with_estimates else None
+        if estimate is None:
+            raise OpNotInTable(op.key, self._row_ms)
+        return self._in_network(op, estimate.ms, estimate.how, estimate.relative_error)
+
+    def _in_network(self, op: OpSpec, ms: float, how: str, relative_error: float) -> _Known:
+        fit = self.calibration
+        op_ms = fit.scale * ms + fit.per_op_ms + fit.per_mb_ms * op.weight_bytes / 1e6
+        return _Known(ms, op_ms, how, relative_error)
+
+    def _estimates(self) -> Estimator:
+        if self._estimator is None:
+            self._estimator = Estimator({OpSpec.parse(key): ms for key, ms in self._row_ms.items()})
+        return self._estimator

@@ -1,30 +1,34 @@
 """Keeps a latency table in one text file: header with the key, then rows, networks and calibrations as measured.
 
-Everything read is checked; a wrong line is refused with its number. Measuring is builder.py, predicting predictor.py.
+Everything read is checked; a wrong line is refused with its number. What a line may hold is entries.py's, how lines
+reach the disk journal.py's. Measuring is builder.py, predicting predictor.py.
 
-Format history: 1, the first (2026); 2, the key names the engine, which was always "python" before (2026).
+Format history: 1, the first (2026); 2, the key names the engine, which was always "python" before (2026); 3, every
+line ends with a checksum over itself and the header, so that a digit changed and a row of another table are noticed
+(2026). A file goes on in the version that it was begun in.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from latency_tables.calibrate import Calibration
+from latency_tables.entries import MEASURED, Fit, Line, Row, read_entry, short, write_entry
 from latency_tables.errors import FileDamaged, OpSyntaxError
-from latency_tables.journal import Journal, read_journal
-from latency_tables.op_spec import DTYPES, OpSpec
+from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 
-FORMAT, VERSION = "edgekd-table", 2
-_MAX_NS = 10**15  # eleven days; no inference takes that long
-_MAX_NUMBER = 1e12  # coefficients in ms and temperatures are far below
-
-_Name = TypeVar("_Name")
+FORMAT, VERSION = "edgekd-table", 3
+_SEALED_SINCE = 3
+_MAX_REASON = 500  # characters; a damaged line may be megabytes long
 
 
 @dataclass
@@ -46,6 +50,31 @@ class LatencyTable:
         """Give the fastest run of the sentinel beside any measurement, 0 where none is known."""
         return min((m.sentinel_ns for m in self.measurements if m.sentinel_ns), default=0)
 
+    @property
+    def unmeasured(self) -> dict[str, int]:
+        """Count what was not measured here, by its source: simulated, or imported:CITATION."""
+        return dict(Counter(m.source for m in self.measurements if m.source != MEASURED))
+
+    def add(self, line: Line) -> None:
+        """Put in what a line of a table file says. Raises ValueError as `place`."""
+        part, name, value = self.place(line)
+        if value is not None:
+            part[name] = value
+
+    def place(self, line: Line) -> tuple[dict[str, Any], str, Any]:
+        """Give the part that a line belongs to, its name there and its value; None is to be left out.
+
+        Raises:
+            ValueError: it does not fit what is there, as an attempt that does not follow the last one.
+
+        """
+        if isinstance(line, Row):
+            subject = line.measurement.subject
+            return self.rows, subject, _after(self.rows.get(subject), line.measurement)
+        if isinstance(line, Network):
+            return self.networks, line.name, _again(self.networks.get(line.name), line)
+        return self.calibrations, line.dtype, line.calibration
+
 
 class TableFile:
     """A table that grows on disk as it is measured; `table` is always what the file holds."""
@@ -58,29 +87,48 @@ class TableFile:
 
         """
         self.path = path
-        self._journal = Journal(path, _header(key))
-        self.table = _load(path, key, self._journal.entries)
+        header = _older_header(path, key) or header_of(key)
+        self._journal = Journal(path, header, sealed=header["version"] >= _SEALED_SINCE)
+        self.table = LatencyTable(key)
+        _fill(self.table, path, header["version"], self._journal.entries)
 
     def add_row(self, row: Measurement) -> None:
         """Append one operator's measurement."""
-        self._append({"type": "row", **dataclasses.asdict(row)})
+        self._append(Row(row))
 
     def add_network(self, network: Network) -> None:
         """Append one whole network's measurement."""
-        self._append({"type": "network", **dataclasses.asdict(network)})
+        self._append(network)
 
     def add_calibration(self, dtype: str, calibration: Calibration) -> None:
         """Append a calibration; a later one of the same dtype replaces it."""
-        self._append({"type": "calibration", "dtype": dtype, **dataclasses.asdict(calibration)})
+        self._append(Fit(dtype, calibration))
 
     def sync(self) -> None:
         """Force the file to the disk."""
         self._journal.sync()
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        part, name, value = _place(self.table, entry)  # first, so that nothing wrong reaches the file
+    def _append(self, line: Line) -> None:
+        entry = write_entry(line)
+        part, name, value = self.table.place(read_entry(entry))  # first, so that nothing wrong reaches the file
         self._journal.append(entry)
         part[name] = value  # last, so that nothing is in the table that a full disk kept from the file
+
+
+@dataclass(frozen=True)
+class TableContents:
+    """A table with what its file says besides."""
+
+    table: LatencyTable
+    lines: tuple[Line, ...]  # as they were written: every attempt by itself
+    version: int
+    cut_bytes: int  # of a last line that a kill cut; the next opening for writing drops them
+    size_bytes: int
+
+    @property
+    def sealed(self) -> bool:
+        """Tell whether every line carries a checksum."""
+        return self.version >= _SEALED_SINCE
 
 
 def load_table(path: Path) -> LatencyTable:
@@ -90,15 +138,30 @@ def load_table(path: Path) -> LatencyTable:
         FileDamaged: it is missing, no table, of a newer version, or a line is wrong.
 
     """
-    header, *entries = read_journal(path)
-    if header.get("format") != FORMAT:
-        raise FileDamaged(path, 1, f"format {header.get('format')!r} is not {FORMAT}")
-    version, key = header.get("version"), header.get("key")
-    if type(version) is not int or not 1 <= version <= VERSION:
-        raise FileDamaged(path, 1, f"version {version!r} is not 1 to {VERSION}, those that this edgekd reads")
-    if version == 1 and isinstance(key, dict):
-        key = {"engine": "python"} | key
-    return _load(path, _key(path, key), entries)
+    return read_table(path).table
+
+
+def read_table(path: Path) -> TableContents:
+    """Read and check a table file, and tell what it is as a file. Raises FileDamaged as `load_table`."""
+    contents = read_journal(path)
+    version, key = _read_header(path, contents)
+    table = LatencyTable(key)
+    lines = _fill(table, path, version, contents.entries)
+    return TableContents(table, tuple(lines), version, contents.cut_bytes, contents.size_bytes)
+
+
+def table_text(key: TableKey, lines: Iterable[Row | Network | Fit]) -> str:
+    """Spell a whole table file.
+
+    Raises:
+        ValueError, TypeError, OpSyntaxError: a line could not be read again.
+
+    """
+    table, entries = LatencyTable(key), []
+    for line in lines:
+        entries.append(write_entry(line))
+        table.add(read_entry(entries[-1]))
+    return "".join(sealed_lines(header_of(key), entries))
 
 
 def table_sha256(table: LatencyTable) -> str:
@@ -110,116 +173,94 @@ def table_sha256(table: LatencyTable) -> str:
     return digest.hexdigest()
 
 
-def _header(key: TableKey) -> dict[str, Any]:
+def header_of(key: TableKey) -> dict[str, Any]:
+    """Give the header of a table file of today's version."""
     return {"format": FORMAT, "version": VERSION, "key": dataclasses.asdict(key)}
 
 
-def _key(path: Path, fields: object) -> TableKey:
+# --- the header -------------------------------------------------------------------------------------------------------
+
+
+def _read_header(path: Path, contents: Contents) -> tuple[int, TableKey]:
+    header = contents.header
+    if header.get("format") != FORMAT:
+        raise FileDamaged(path, 1, f"format {short(header.get('format'))} is not {FORMAT}")
+    version = header.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        reason = f"version {short(version)} is not 1 to {VERSION}, those that this edgekd reads"
+        raise FileDamaged(path, 1, reason)
+    if contents.sealed != (version >= _SEALED_SINCE):
+        raise FileDamaged(
+            path, 1, f"version {version} with{'' if contents.sealed else 'out'} a checksum: it was changed"
+        )
+    if unknown := sorted(header.keys() - {"format", "version", "key"}):
+        raise FileDamaged(path, 1, f"unknown field {short(unknown[0])}")
+    return version, _key(path, version, header.get("key"))
+
+
+def _key(path: Path, version: int, fields: object) -> TableKey:
     names = {f.name for f in dataclasses.fields(TableKey)}
+    if version == 1 and isinstance(fields, dict):
+        fields = {"engine": "python"} | fields
     if not isinstance(fields, dict) or set(fields) != names:
         raise FileDamaged(path, 1, f"the key must have exactly the fields {', '.join(sorted(names))}")
     for name, value in fields.items():
         if type(value) is not (int if name == "threads" else str):
-            raise FileDamaged(path, 1, f"key field {name} is {value!r}")
+            raise FileDamaged(path, 1, f"key field {name} is {short(value)}")
     return TableKey(**fields)
 
 
-def _load(path: Path, key: TableKey, entries: list[dict[str, Any]]) -> LatencyTable:
-    table = LatencyTable(key)
-    for number, entry in enumerate(entries, 2):
-        try:
-            part, name, value = _place(table, entry)
-        except KeyError as error:
-            raise FileDamaged(path, number, f"field {error} is missing") from error
-        except (ValueError, TypeError, OpSyntaxError) as error:
-            raise FileDamaged(path, number, str(error)) from error
-        part[name] = value
-    return table
+def _older_header(path: Path, key: TableKey) -> dict[str, Any] | None:
+    """Give the header of a file that an older edgekd began under this key, for it to go on as it is."""
+    try:
+        contents = read_journal(path)
+        version, found = _read_header(path, contents)
+    except FileDamaged:
+        return None  # where there is a file, opening it says in what way
+    return contents.header if version < VERSION and found == key else None
 
 
-def _place(table: LatencyTable, entry: Mapping[str, Any]) -> tuple[dict[str, Any], str, Any]:
-    """Give the part of the table that an entry belongs to, its name there and its value.
+# --- the lines --------------------------------------------------------------------------------------------------------
 
-    The table is not changed. ValueError, TypeError, KeyError or OpSyntaxError say what is wrong with the entry.
-    """
-    fields = {name: value for name, value in entry.items() if name != "type"}
-    if entry["type"] == "row":
-        row = _measurement(fields)
-        OpSpec.parse(row.subject)
-        return table.rows, row.subject, _after(table.rows.get(row.subject), row)
-    if entry["type"] == "network":
-        network = _network(fields)
-        before = table.networks.get(network.name)
-        measurement = _after(before.measurement if before else None, network.measurement)
-        return table.networks, network.name, replace(network, measurement=measurement)
-    if entry["type"] == "calibration":
-        dtype = _dtype(fields.pop("dtype"))
-        return table.calibrations, dtype, Calibration(**_floats(fields))
-    raise ValueError(f"unknown entry type {entry['type']!r}")
+
+def _fill(table: LatencyTable, path: Path, version: int, entries: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Put a file's entries into a table and list its lines. Raises FileDamaged with the number of a wrong one."""
+    lines = []
+    with _collecting_later():
+        for number, entry in enumerate(entries, 2):
+            try:
+                lines.append(read_entry(entry, old=version < _SEALED_SINCE))
+                table.add(lines[-1])
+            except (ValueError, TypeError, OpSyntaxError) as error:
+                raise FileDamaged(path, number, str(error)[:_MAX_REASON]) from error
+    return lines
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Spare the garbage collector a fifth of the time of loading: it would look for cycles among lists of numbers."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _after(before: Measurement | None, measurement: Measurement) -> Measurement:
     """Join a further attempt to what is known; a first attempt must be the first."""
-    if before is not None:
-        return merged(before, measurement)
-    if measurement.attempt != 1:
-        raise ValueError(f"attempt {measurement.attempt} at {measurement.subject} has no attempt before it")
-    return measurement
+    if before is None:
+        if measurement.attempt != 1:
+            raise ValueError(f"attempt {measurement.attempt} at {measurement.subject} has no attempt before it")
+        return measurement
+    if before.source != measurement.source:
+        raise ValueError(f"{measurement.subject} is {before.source} before and {measurement.source} here")
+    return merged(before, measurement)
 
 
-def _network(fields: dict[str, Any]) -> Network:
-    keys = _texts(fields["op_keys"], "op_keys")
-    for key in keys:
-        OpSpec.parse(key)
-    measurement = _measurement(dict(fields["measurement"]))
-    if not keys or fields["name"] != measurement.subject:
-        raise ValueError(f"network {fields['name']!r} has no operators or another subject, {measurement.subject!r}")
-    return Network(measurement.subject, _dtype(fields["dtype"]), keys, measurement)
-
-
-def _dtype(value: object) -> str:
-    if value not in DTYPES:
-        raise ValueError(f"dtype {value!r} is not one of {', '.join(DTYPES)}")
-    return str(value)
-
-
-def _measurement(fields: dict[str, Any]) -> Measurement:
-    samples = _times(fields["samples_ns"], "samples_ns")
-    wall = _times(fields["wall_samples_ns"], "wall_samples_ns")
-    if not samples or len(samples) != len(wall):
-        raise ValueError(f"{len(samples)} samples and {len(wall)} wall samples; there must be one of each, and some")
-    for name in ("inferences_per_sample", "warmup_ns", "init_ns", "peak_rss_bytes", "sentinel_ns", "attempt"):
-        _times([fields[name]], name)
-    for name in ("subject", "started_at", "source"):
-        if not isinstance(fields[name], str):
-            raise TypeError(f"{name} is {fields[name]!r}, not text")
-    if min(*samples, *wall, fields["inferences_per_sample"]) <= 0:
-        raise ValueError("a time or a count of inferences is not above 0")
-    temperatures = dict(enumerate(fields["temperatures_c"]))
-    tuples = {
-        "samples_ns": samples,
-        "wall_samples_ns": wall,
-        "temperatures_c": tuple(_floats(temperatures).values()),
-        "flags": _texts(fields["flags"], "flags"),
-    }
-    return Measurement(**(fields | tuples))
-
-
-def _times(values: object, name: str) -> tuple[int, ...]:
-    if not isinstance(values, list | tuple) or any(type(v) is not int or not 0 <= v <= _MAX_NS for v in values):
-        raise ValueError(f"{name} holds something else than integers from 0 to {_MAX_NS}")
-    return tuple(values)
-
-
-def _texts(values: object, name: str) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple) or any(not isinstance(v, str) for v in values):
-        raise TypeError(f"{name} is {values!r}, not a list of texts")
-    return tuple(values)
-
-
-def _floats(fields: dict[_Name, Any]) -> dict[_Name, float]:
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in fields.values()):
-        raise ValueError(f"something else than numbers: {fields}")
-    if not all(abs(v) <= _MAX_NUMBER for v in fields.values()):  # said this way round, it is false for NaN too
-        raise ValueError(f"a number that is not finite or absurdly large: {fields}")
-    return {name: float(value) for name, value in fields.items()}
+def _again(before: Network | None, network: Network) -> Network:
+    measurement = _after(before.measurement if before else None, network.measurement)
+    if before and (before.dtype, before.op_keys) != (network.dtype, network.op_keys):
+        raise ValueError(f"{network.name} has another dtype or other operators than before")
+    return replace(network, measurement=measurement)

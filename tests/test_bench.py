@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from synthetic import measurement
 
-from device_agents import readiness
+from device_agents import readiness, server
 from device_agents.device import Device
 from device_agents.errors import InvalidRequest
 from device_agents.inventory import find_device
-from device_agents.local import LocalTransport
+from device_agents.local import LocalProcess, LocalTransport
+from device_agents.protocol import alive_line
 from edgekd import bench
 from edgekd.bench import ROUNDS, Bench, DeviceChoice, Model
+from edgekd.bench_group import BenchGroup
+from edgekd.graph.micro import micro_model
+from latency_tables.op_spec import OpSpec, TensorSpec
 from latency_tables.schema import THROTTLED, Measurement
 
 
@@ -87,3 +92,46 @@ def test_an_engine_that_does_not_exist_is_found_before_the_device() -> None:
     """A slip of the pen is a wrong request and lists the engines."""
     with pytest.raises(InvalidRequest, match="known engines: python, native, benchmark_model"):
         DeviceChoice("host", "pyhton").find()
+
+
+class ListeningTransport(LocalTransport):
+    """Keeps what is said to the processes that it starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[bytes] = []
+
+    def stream(self, argv: Sequence[str]) -> LocalProcess:
+        process = super().stream(argv)
+        say = process.write_line
+
+        def listen(line: bytes, timeout_s: float) -> None:
+            self.heard.append(line)
+            say(line, timeout_s)
+
+        process.write_line = listen  # type: ignore[method-assign] # it says what it did before
+        return process
+
+
+@pytest.mark.slow  # a real runner measures this machine
+@pytest.mark.parametrize("group", [False, True], ids=["one device", "two devices"])
+def test_a_device_hears_of_the_host_while_the_files_of_a_batch_are_made(
+    group: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of networks take minutes to make, and a runner that hears nothing for one of them ends itself."""
+    monkeypatch.setattr(server, "ALIVE_EVERY_S", 0.0)
+    ways: list[ListeningTransport] = []
+    monkeypatch.setattr(bench, "open_transport", lambda device: ways.append(ListeningTransport()) or ways[-1])
+    devices = [
+        replace(find_device("host"), work_dir=str(tmp_path / f"edgekd-work-{number}")) for number in range(1 + group)
+    ]
+
+    def made_slowly() -> Iterator[Model]:
+        for number in range(3):
+            before = [len(way.heard) for way in ways]
+            op = OpSpec("add", (TensorSpec((1, 4, 4, 4 + number)),) * 2, "float32")
+            yield Model(op.key, micro_model(op))
+            assert all(alive_line() in way.heard[count:] for way, count in zip(ways, before, strict=True))
+
+    with BenchGroup(devices, lambda text: None) as held:
+        assert len(list(held.measure(made_slowly(), rounds=2))) == 3

@@ -35,7 +35,7 @@ from edgekd.files import locked
 from edgekd.runs import open_run
 from edgekd.search.latency import LatencyModel
 from edgekd.spaces.arch import Arch
-from latency_tables.store import load_table
+from latency_tables.store import load_table, read_table, table_text
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,8 @@ def test_words_that_are_no_command_end_with_2(arguments: list[str], capsys: pyte
     assert "usage: edgekd" in captured.err
 
 
-@pytest.mark.parametrize("dtype", ["int8", pytest.param("float32", marks=pytest.mark.slow)])
+@pytest.mark.slow  # the fastest of a whole space is looked for
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_an_infeasible_target_names_the_fastest_and_its_ms(fails: Fails, inputs: Inputs, dtype: str) -> None:
     """Exit 1; the ms are those of the architecture that is named, in that dtype."""
     line = fails(1, inputs.search("--target-ms", 0.0001, "--target-dtype", dtype, "--out", "run"))
@@ -234,10 +235,13 @@ def test_a_table_of_another_space_is_one_line(fails: Fails, inputs: Inputs) -> N
 
 def test_a_table_of_another_device_is_one_line(fails: Fails, inputs: Inputs) -> None:
     """Its times say nothing about the device that the student is for."""
-    Path("other.jsonl").write_text(inputs.table.read_text().replace('"device":"host"', '"device":"pixel4"', 1))
+    contents = read_table(inputs.table)
+    key = dataclasses.replace(contents.table.key, device="pixel4")
+    Path("other.jsonl").write_text(table_text(key, contents.lines))
     assert "device 'pixel4', not 'host'" in fails(2, inputs.search("--table", "other.jsonl"))
 
 
+@pytest.mark.slow  # two commands up to their first file, and a file system
 def test_a_folder_that_cannot_be_written_is_one_line(fails: Fails, inputs: Inputs, tmp_path: Path) -> None:
     """Of a run and of a table; on a file system that even root cannot write to."""
     with small_disk(tmp_path / "disk", 64 << 10) as folder:
@@ -270,11 +274,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(fails: Fails, inputs: I
 
 
 @pytest.mark.usefixtures("begun")
+@pytest.mark.slow  # commands with all their input
 def test_a_run_of_other_settings_is_one_line(fails: Fails, inputs: Inputs) -> None:
     """Same folder, other target: refused, naming the difference."""
     assert "search.target_ms 'auto', not 0.5" in fails(2, inputs.search("--target-ms", "0.5", "--out", "run"))
 
 
+@pytest.mark.slow  # a command with all its input, up to its first file
 def test_a_run_that_is_in_use_is_one_line(fails: Fails, inputs: Inputs) -> None:
     """Two edgekd in one folder would mix their lines."""
     Path("run").mkdir()

@@ -57,6 +57,7 @@ def test_devices_that_cannot_be_used_are_lines(file: Path, capsys: Capture, monk
     assert "127.0.0.1" in shelf["problem"]
 
 
+@pytest.mark.slow  # a real runner measures this machine
 def test_a_device_that_is_ready_passes_with_exit_code_0(capsys: Capture) -> None:
     """Every check is a line of the result."""
     assert cli.run(["devices", "check", "host"]) == 0

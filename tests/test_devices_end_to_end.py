@@ -140,6 +140,23 @@ def test_a_device_is_profiled(name: str, engine: str, said: tuple[str, str, str]
 
 
 @every_way
+def test_a_file_is_predicted(
+    name: str, engine: str, said: tuple[str, str, str], run: Run, model: Path, tmp_path: Path
+) -> None:
+    """Operators that a table lacks are named with the command that measures them; after that the file is predicted,
+    and the device itself confirms the table.
+    """
+    where = ("--device", name, "--device-engine", engine, "--table", tmp_path / "models.jsonl")
+    run("profile", *where, "--model", model, "--quick")
+    result = json.loads(run("predict", model, *where, "--verify", "--format", "json").stdout)
+    (found,) = result["models"].values()
+    assert 0 < found["low_ms"] < found["total_ms"] < found["high_ms"]
+    assert {part["how"] for part in found["parts"]} == {"table"}
+    refused = run("predict", model, "--device", "host", *where[2:], code=2)
+    assert f"device: '{name}' / 'host'" in refused.stderr
+
+
+@every_way
 def test_a_file_is_measured(name: str, engine: str, said: tuple[str, str, str], run: Run, model: Path) -> None:
     """`bench` gives times of any .tflite file, each with its raw samples."""
     done = run("bench", model, "--device", name, "--device-engine", engine, "--format", "json")

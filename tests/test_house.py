@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from requirements import require
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("edgekd", "device_agents", "latency_tables")
@@ -21,6 +22,7 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 RUNNER = "device_agents.runner.edgekd_runner"  # one file that is pushed to devices and imported by nobody
+ONNX_RUNNER = "device_agents.runner.edgekd_onnx"  # pushed beside it
 TRAINS_OR_EXPORTS = ("edgekd.distill.", "edgekd.export.", "edgekd.spaces.network", "edgekd.teachers", "edgekd.search.")
 HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "ai_edge_litert", "litert", "tensorflow", "tflite_runtime"}
 
@@ -97,7 +99,7 @@ def test_torch_is_imported_only_where_tensors_are_trained_or_exported(name: str)
     heads = {imported.partition(".")[0] for imported in at_run_time(name, functions=False)}
     if not name.startswith(TRAINS_OR_EXPORTS):
         assert "torch" not in heads
-    if name.partition(".")[0] != "edgekd" and name != RUNNER:
+    if name.partition(".")[0] != "edgekd" and name not in (RUNNER, ONNX_RUNNER):
         assert not HEAVY & {imported.partition(".")[0] for imported in everywhere(name)}
 
 
@@ -162,9 +164,20 @@ def kept_files() -> list[Path]:
     """List the files that git keeps or would keep."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("this is no git checkout")
+    require(done.returncode == 0, "this is no git checkout")
     return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+SLEEP = re.compile(r"\btime\.sleep\(")
+
+
+def test_every_sleep_says_what_it_waits_for() -> None:
+    """An event is better; where none is offered, a comment in the same line says so."""
+    sources = [path for path in kept_files() if path.suffix == ".py"]
+    lines = [(path, line) for path in sources for line in path.read_text(encoding="utf-8").splitlines()]
+    slept = [(path, line) for path, line in lines if SLEEP.search(line) and path != Path(__file__).resolve()]
+    assert len(slept) > 3
+    assert [f"{path}: {line.strip()}" for path, line in slept if "  # " not in line] == []
 
 
 HOME = re.compile(r"/(?:home|Users)/\w+|C:\\\\?Users")

@@ -17,11 +17,14 @@ from synthetic import KEY, NARROW, measurement, random_archs, synthetic_ns, tiny
 from device_agents.errors import UnknownDevice
 from edgekd import profile as profile_module
 from edgekd.bench import ROUNDS, Bench, DeviceChoice, MeasuringFailed, Model
-from edgekd.graph.ir import int8_graph
-from edgekd.graph.micro import micro_model
-from edgekd.profile import CALIBRATION_NETWORKS, ProfileRequest, all_ops, calibration_archs, profile
+from edgekd.graph.ir import graph_in, int8_graph
+from edgekd.graph.micro import micro_model, random_model
+from edgekd.graph.model_file import ModelFile, read_model
+from edgekd.profile import CALIBRATION_NETWORKS, Order, ProfileRequest, all_ops, calibration_archs, profile
 from edgekd.search.latency import LatencyModel
 from edgekd.spaces.layers import graph_of
+from latency_tables.builder import FIXED_COST_OPS
+from latency_tables.calibrate import MIN_NETWORKS
 from latency_tables.errors import OtherSettings
 from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
@@ -66,13 +69,17 @@ def fake_bench(monkeypatch: pytest.MonkeyPatch) -> type[FakeBench]:
 
 @pytest.fixture
 def request_(tmp_path: Path) -> ProfileRequest:
-    """Ask for the tiny space's table."""
-    return ProfileRequest(DeviceChoice(), tiny_space(blocks=1), tmp_path / "table.jsonl")
+    """Ask for a table in a folder of its own."""
+    return ProfileRequest(DeviceChoice(), tmp_path / "table.jsonl")
 
 
-def quietly(request: ProfileRequest) -> None:
+SPACE = tiny_space(blocks=1)
+ORDER = Order.for_space(SPACE)
+
+
+def quietly(request: ProfileRequest, order: Order = ORDER) -> None:
     """Profile without an audience."""
-    profile(request, lambda done, total: None, lambda warning: None)
+    profile(request, order, lambda done, total: None, lambda warning: None)
 
 
 def test_everything_a_search_may_ask_is_listed_once() -> None:
@@ -95,11 +102,11 @@ def test_the_calibration_networks_are_always_the_same() -> None:
 def test_a_profile_covers_the_space(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
     """Every operator and network is measured once, from a file that loads; then every architecture is predicted."""
     steps: list[tuple[int, int]] = []
-    table = profile(request_, lambda done, total: steps.append((done, total)), lambda warning: None)
-    space = request_.space
-    wanted = len(all_ops(space)) + len(DTYPES) * len(calibration_archs(space))
+    table = profile(request_, ORDER, lambda done, total: steps.append((done, total)), lambda warning: None)
+    space, fixed = SPACE, [op.key for op in FIXED_COST_OPS.values()]
+    wanted = len(all_ops(space)) + len(fixed) + len(DTYPES) * len(calibration_archs(space))
     assert len({model.name for model in fake_bench.measured}) == len(fake_bench.measured) == wanted
-    assert set(table.rows) == {op.key for op in all_ops(space)}
+    assert set(table.rows) == {*fixed, *(op.key for op in all_ops(space))}
     assert steps[-1] == (wanted, wanted)
     assert set(table.calibrations) == set(DTYPES)
     for arch in random_archs(space, 5, seed=2):
@@ -155,6 +162,46 @@ def test_a_table_of_another_device_is_not_mixed(
     assert request_.table_path.read_bytes() == before
 
 
+@pytest.fixture
+def models(tmp_path: Path) -> list[ModelFile]:
+    """Write two architectures of the space as files, which share operators."""
+    files = []
+    for number, arch in enumerate(random_archs(SPACE, 2, seed=3)):
+        path = tmp_path / f"model{number}.tflite"
+        path.write_bytes(random_model(graph_in(graph_of(SPACE, arch), "int8")))
+        files.append(read_model(path))
+    return files
+
+
+def test_a_model_costs_its_missing_operators_and_nothing_more(
+    fake_bench: type[FakeBench], request_: ProfileRequest, models: list[ModelFile]
+) -> None:
+    """The first model's operators are measured once each with the cost of a call; the second's only where new."""
+    first, second = models
+    quietly(request_, Order.for_models([first]))
+    wanted = {op.key for op in first.ops} | {FIXED_COST_OPS["int8"].key}
+    assert sorted(model.name for model in fake_bench.measured) == sorted(wanted)
+    fake_bench.measured.clear()
+    quietly(request_, Order.for_models([second]))
+    assert sorted(model.name for model in fake_bench.measured) == sorted({op.key for op in second.ops} - wanted)
+    assert load_table(request_.table_path).calibrations == {}
+
+
+def test_whole_models_calibrate_a_table(fake_bench: type[FakeBench], request_: ProfileRequest, tmp_path: Path) -> None:
+    """Where the user's own files are measured whole, and there are enough of them, the fit is theirs."""
+    files = []
+    for number, arch in enumerate(random_archs(SPACE, MIN_NETWORKS, seed=4)):
+        path = tmp_path / f"model{number}.tflite"
+        path.write_bytes(random_model(graph_in(graph_of(SPACE, arch), "float32")))
+        files.append(read_model(path))
+    quietly(request_, Order.for_models(files[:-1], whole=True))
+    assert load_table(request_.table_path).calibrations == {}
+    quietly(request_, Order.for_models(files, whole=True))
+    table = load_table(request_.table_path)
+    assert set(table.calibrations) == {"float32"}
+    assert set(table.networks) == {f"network:float32:{model.name}" for model in files}
+
+
 def test_an_unknown_device_suggests_the_nearest() -> None:
     """Before anything is opened."""
     with pytest.raises(UnknownDevice, match=r"hosst.*host"):
@@ -202,6 +249,7 @@ def test_without_a_known_speed_once_is_enough(settled: tuple[Bench, list[int]]) 
     assert len(sentinels) == 1
 
 
+@pytest.mark.slow  # a real runner measures this machine
 def test_the_host_measures_models_and_names_the_one_that_fails(tmp_path: Path) -> None:
     """Really measured: each row has its model's name and positive times; what cannot run is named with its device."""
     op = next(op for op in all_ops(NARROW) if op.kind == "conv_2d")

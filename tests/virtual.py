@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from requirements import require
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "virtual_devices"
 STATE = "EDGEKD_VIRTUAL_DEVICES"
@@ -110,9 +111,8 @@ def state_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def virtual_devices() -> Iterator[VirtualDevices]:
-    """Start the virtual devices, or use those that run; skipped where this user may not make network namespaces."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("virtual devices need Linux and root")
+    """Start the virtual devices, or use those that run; left out where this user may not make network namespaces."""
+    require(sys.platform == "linux" and os.geteuid() == 0, "virtual devices need Linux and root")
     devices = VirtualDevices(state_folder())
     devices.state.mkdir(parents=True, exist_ok=True)
     ours = devices.state / "started-by-tests"  # there while the running devices are the tests' to end

@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench_main import machine
+from bench_parts import ROOT, Result, concluded, machine, print_machine, seconds_of
 
 from device_agents.device import Device
 from device_agents.inventory import find_device, open_transport
@@ -41,7 +41,6 @@ from device_agents.transport import Transport
 from edgekd.graph.micro import micro_model
 from latency_tables.op_spec import OpSpec, TensorSpec
 
-ROOT = Path(__file__).resolve().parent.parent
 VIRTUAL = ROOT / "tools" / "virtual_devices"
 DEVICES = {"ssh": "virtual-sshd", "adb": "virtual-adbd"}
 ADB_PORT_VARIABLE = "ANDROID_ADB_SERVER_PORT"
@@ -62,14 +61,12 @@ CHEAP = MeasureSettings(
 KEEP_ALL = SessionLimits(keep_bytes=1 << 34)
 KEEP_NOTHING = SessionLimits(keep_bytes=0)
 
-Result = dict[str, Any]
-
 
 def main() -> int:
     """Measure, print and write; give the exit code."""
     options = _options()
     result: Result = {"machine": machine()}
-    _print_machine(result["machine"])
+    print_machine(result["machine"])
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as name, devices() as found:
         folder = Path(name)
         batch = Batch.of(folder, BATCH_ROWS)
@@ -77,13 +74,7 @@ def main() -> int:
         result |= second_session_part(found, batch)
         result |= push_part(found, folder)
         result |= memory_part(found, batch)
-    result["machine"]["load_after"] = os.getloadavg()[0]
-    missed = missed_bars(result)
-    result["missed_bars"] = missed
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("every bar holds" if not missed else f"missed: {'; '.join(missed)}")
-    return 1 if missed else 0
+    return concluded(result, missed_bars(result), options.json)
 
 
 def missed_bars(result: Result) -> list[str]:
@@ -290,7 +281,7 @@ def _compared(load: str, files: Sequence[Path], device: Device, peers: Mapping[s
         seconds["edgekd"].append(_push_seconds(device, files, target))
         for name, argv in peers.items():
             _fresh(device, target)
-            seconds[name].append(_seconds_of(argv))
+            seconds[name].append(seconds_of(argv))
     _fresh(device, target, leave=False)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     ratio = min(median[name] for name in peers) / median["edgekd"]
@@ -336,12 +327,12 @@ def adb_server(device: Device) -> Iterator[Callable[..., list[str]]]:
     """Run an adb server of our own that knows the device, and give what writes a command of its client."""
     port, serial = str(_free_port()), str(device.address).removeprefix("adb://")
     with _environment(ADB_PORT_VARIABLE, port):
-        _seconds_of(["adb", "-P", port, "start-server"])
+        seconds_of(["adb", "-P", port, "start-server"])
         try:
-            _seconds_of(["adb", "-P", port, "connect", serial])
+            seconds_of(["adb", "-P", port, "connect", serial])
             yield lambda *arguments: ["adb", "-P", port, "-s", serial, *arguments]
         finally:
-            _seconds_of(["adb", "-P", port, "kill-server"])
+            seconds_of(["adb", "-P", port, "kill-server"])
 
 
 def _random_files(folder: Path, count: int, size: int) -> list[Path]:
@@ -444,21 +435,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _seconds_of(argv: Sequence[str]) -> float:
-    began = time.perf_counter()
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
-        raise RuntimeError(f"{shlex.join(argv)[:300]} ended with {done.returncode}: {last}")
-    return seconds
-
-
-def _print_machine(facts: Result) -> None:
-    print(f"{facts['cpu']}, {facts['cores']} cores, load {facts['load_before']:.2f}, {facts['os']}")
-    print(f"{shlex.join([sys.executable, *sys.argv])}\n", flush=True)
 
 
 def _options(arguments: Iterable[str] | None = None) -> argparse.Namespace:

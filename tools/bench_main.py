@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import shlex
 import statistics
@@ -21,12 +19,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench_parts import (
+    ROOT,
+    Result,
+    concluded,
+    machine,
+    models_of,
+    print_machine,
+    row_command,
+    row_seconds,
+    seconds_of,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from edgekd.profile import Order
+
 SPACE = "mnasnet-28-narrow"  # the demonstration's
 MIN_TABLE_RATIO = 20.0
 MAX_WRITE_MS = 50.0
@@ -37,29 +50,20 @@ HEAVY = ("torch", "onnx", "onnxruntime", "ai_edge_litert")
 SAMPLE_SECONDS = 0.5  # between two looks at the demonstration's memory
 
 HELP_COMMAND = (sys.executable, "-m", "edgekd", "--help")
-ROW_COMMAND = (sys.executable, "-m", "ai_edge_litert.tools.benchmark_litert_model")
-
-Result = dict[str, Any]
 
 
 def main() -> int:
     """Measure, print and write; give the exit code."""
     options = _options()
     result: Result = {"machine": machine()}
-    _print_machine(result["machine"])
+    print_machine(result["machine"])
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as name:
         folder = Path(name)
         for part in (lambda: table_part(folder, options.sample), lambda: write_part(folder), help_part):
-            result |= _shown(part)
+            result |= shown(part)
         if options.demo:
-            result |= _shown(lambda: demo_part(folder))
-    result["machine"]["load_after"] = os.getloadavg()[0]
-    missed = missed_bars(result)
-    result["missed_bars"] = missed
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("every bar holds" if not missed else f"missed: {'; '.join(missed)}")
-    return 1 if missed else 0
+            result |= shown(lambda: demo_part(folder))
+    return concluded(result, missed_bars(result), options.json)
 
 
 def missed_bars(result: Result) -> list[str]:
@@ -75,19 +79,6 @@ def missed_bars(result: Result) -> list[str]:
     return missed
 
 
-def machine() -> Result:
-    """Describe this machine, and how busy it is with other work just now."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "load_before": os.getloadavg()[0],
-    }
-
-
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -96,62 +87,37 @@ def table_part(folder: Path, sample: int) -> Result:
 
     Half of the sample is timed before and half after, so that a machine that gets faster or slower favours neither.
     """
-    models = _models()
+    from edgekd.profile import Order
+    from edgekd.spaces.mnasnet import space_named
+
+    order = Order.for_space(space_named(SPACE))
+    models = models_of(order)
     chosen = random.Random(0).sample(models, min(sample, len(models)))  # noqa: S311 - a sample, not a secret
-    row_seconds = [_row_seconds(folder, make()) for make in chosen[: sample // 2]]
-    table_seconds = _edgekd_seconds(folder / "table.jsonl")
-    row_seconds += [_row_seconds(folder, make()) for make in chosen[sample // 2 :]]
-    scaled = statistics.fmean(row_seconds) * len(models)
+    sampled = [row_seconds(folder, make()) for make in chosen[: sample // 2]]
+    table_seconds = _edgekd_seconds(folder / "table.jsonl", order)
+    sampled += [row_seconds(folder, make()) for make in chosen[sample // 2 :]]
+    scaled = statistics.fmean(sampled) * len(models)
     ratio = scaled / table_seconds
     print(f"table of {SPACE}, {len(models)} rows (operators, and whole networks for the calibration)")
     print(f"  edgekd:            {table_seconds:8.1f} s  calibration, and rows measured again, included")
-    print(f"  a process per row: {scaled:8.1f} s  scaled: {len(chosen)} random rows took {sum(row_seconds):.1f} s")
-    print(f"    {shlex.join(_row_command(Path('M.tflite'), Path('R.json')))}")
+    print(f"  a process per row: {scaled:8.1f} s  scaled: {len(chosen)} random rows took {sum(sampled):.1f} s")
+    print(f"    {shlex.join(row_command(Path('M.tflite'), Path('R.json')))}")
     print(f"  ratio:             {ratio:8.1f}    (bar: at least {MIN_TABLE_RATIO:g})")
     return {
         "table_seconds": {"edgekd": table_seconds, "process_per_row": scaled},
         "table_ratio": ratio,
         "table_rows": len(models),
-        "sampled_row_seconds": row_seconds,
+        "sampled_row_seconds": sampled,
     }
 
 
-def _models() -> list[Callable[[], bytes]]:
-    """List how to make each file that a profile of the space measures."""
-    from edgekd.graph.ir import graph_in
-    from edgekd.graph.micro import micro_model, random_model
-    from edgekd.profile import all_ops, calibration_archs
-    from edgekd.spaces.layers import graph_of
-    from edgekd.spaces.mnasnet import space_named
-    from latency_tables.op_spec import DTYPES
-
-    space = space_named(SPACE)
-    networks = [graph_in(graph_of(space, arch), dtype) for arch in calibration_archs(space) for dtype in DTYPES]
-    return [*(partial(micro_model, op) for op in all_ops(space)), *(partial(random_model, g) for g in networks)]
-
-
-def _edgekd_seconds(table: Path) -> float:
+def _edgekd_seconds(table: Path, order: Order) -> float:
     from edgekd.bench import DeviceChoice
     from edgekd.profile import ProfileRequest, profile
-    from edgekd.spaces.mnasnet import space_named
 
-    request = ProfileRequest(DeviceChoice(), space_named(SPACE), table)
     began = time.perf_counter()
-    profile(request, lambda done, total: None, lambda warning: print(f"  {warning}"))
+    profile(ProfileRequest(DeviceChoice(), table), order, lambda done, total: None, lambda text: print(f"  {text}"))
     return time.perf_counter() - began
-
-
-def _row_seconds(folder: Path, content: bytes) -> float:
-    model, result = folder / "row.tflite", folder / "row.json"
-    model.write_bytes(content)
-    result.unlink(missing_ok=True)
-    seconds = _seconds_of(_row_command(model, result))
-    json.loads(result.read_text(encoding="utf-8"))  # a process that measured nothing must not count
-    return seconds
-
-
-def _row_command(model: Path, result: Path) -> list[str]:
-    return [*ROW_COMMAND, "--model", str(model), "--result_json", str(result)]
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -196,7 +162,7 @@ def _write_ms(folder: Path, make: Callable[[], bytes]) -> float:
 
 def help_part() -> Result:
     """Time `edgekd --help` and see whether it loads what it does not need."""
-    seconds = statistics.median(_seconds_of(HELP_COMMAND) for _ in range(HELP_RUNS))
+    seconds = statistics.median(seconds_of(HELP_COMMAND) for _ in range(HELP_RUNS))
     command = (HELP_COMMAND[0], "-X", "importtime", *HELP_COMMAND[1:])
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
     heavy = heavy_imports(listing)
@@ -280,27 +246,6 @@ def _read(path: Path) -> str:
 
 
 # --- common -----------------------------------------------------------------------------------------------------------
-
-
-def _seconds_of(command: Sequence[str]) -> float:
-    began = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        last = (done.stderr.strip() or "nothing on stderr").splitlines()[-1]
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}: {last}")
-    return seconds
-
-
-def _shown(part: Callable[[], Result]) -> Result:
-    result = part()
-    print(flush=True)
-    return result
-
-
-def _print_machine(facts: Result) -> None:
-    print(f"{facts['cpu']}, {facts['cores']} cores, load {facts['load_before']:.2f}, {facts['os']}")
-    print(f"{shlex.join([sys.executable, *sys.argv])}\n", flush=True)
 
 
 def _options(arguments: Iterable[str] | None = None) -> argparse.Namespace:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from device_agents.engines.benchmark_model import BenchmarkModelEngine
 from device_agents.engines.engine import Engine
 from device_agents.engines.native import NativeEngine
+from device_agents.engines.onnxruntime import OnnxruntimeEngine
 from device_agents.engines.python import PythonEngine
 from device_agents.errors import InvalidRequest
 
 ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (PythonEngine(), NativeEngine(), BenchmarkModelEngine())
+    engine.name: engine for engine in (PythonEngine(), NativeEngine(), BenchmarkModelEngine(), OnnxruntimeEngine())
 }
 
 

@@ -46,6 +46,8 @@ class BenchmarkModelEngine:
     """Runs models with benchmark_model, which `edgekd devices setup` is told of."""
 
     name = "benchmark_model"
+    suffix = "tflite"
+    delegate = "xnnpack"  # what LiteRT applies by default on a CPU
 
     def files(self, device: Device) -> Mapping[str, Path]:
         """Name the script and the user's binary. Raises DeviceNotReady where that is not given or not there."""

@@ -43,6 +43,14 @@ class Engine(Protocol):
     def name(self) -> str:
         """Name the engine as users and table keys do."""
 
+    @property
+    def suffix(self) -> str:
+        """Name the format of its models as their files end: tflite or onnx."""
+
+    @property
+    def delegate(self) -> str:
+        """Name what computes for the runtime on a CPU, as table keys do."""
+
     def files(self, device: Device) -> Mapping[str, Path]:
         """Name the files that must lie on the device, with where they lie here.
 

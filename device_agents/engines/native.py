@@ -24,6 +24,8 @@ class NativeEngine:
     """Runs models through libLiteRt.so, which `edgekd devices setup` names for a device."""
 
     name = "native"
+    suffix = "tflite"
+    delegate = "xnnpack"  # what LiteRT applies by default on a CPU
 
     def files(self, device: Device) -> Mapping[str, Path]:
         """Name the program, built on first use, and the library."""

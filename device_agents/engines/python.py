@@ -23,6 +23,8 @@ class PythonEngine:
     """Runs models with ai_edge_litert, else tflite_runtime, else tensorflow."""
 
     name = "python"
+    suffix = "tflite"
+    delegate = "xnnpack"  # what LiteRT applies by default on a CPU
 
     def files(self, device: Device) -> Mapping[str, Path]:
         """Name the runner and its part that reads a network's nodes."""

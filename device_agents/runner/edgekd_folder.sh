@@ -4,7 +4,7 @@
 #   edgekd_folder.sh prepare WORK             make it, or refuse one that others can write to; mend what a death left
 #   edgekd_folder.sh free WORK OWNER          end the process that holds the lock, if it does so for this owner
 #   edgekd_folder.sh stored WORK              print "SHA256 SIZE models/NAME" or "... bin/NAME", hashed here and now
-#   edgekd_folder.sh clean WORK KEEP_BYTES    drop the oldest files until the rest fits; 0 drops all but site/
+#   edgekd_folder.sh clean WORK KEEP_BYTES    drop the oldest files until the rest fits; 0 drops all but what was installed
 #
 # Also as text: sh -c "$(cat edgekd_folder.sh)" edgekd_folder prepare WORK. A refusal is one line on stderr and code 1.
 # It follows no link and touches nothing outside WORK. It uses no awk, no here-document and no number above 2^31:
@@ -69,7 +69,7 @@ is_ours() { # PATH: a plain file of models/ or bin/ with a name that we give
     [ -f "$1" ] && [ ! -L "$1" ] || return 1
     name=${1#*/}
     case $1 in
-        models/*.tflite | models/*.bin) digest=${name%.*} digits=64 ;;
+        models/*.tflite | models/*.onnx | models/*.bin) digest=${name%.*} digits=64 ;;
         bin/*-?*) digest=${name%%-*} digits=16 ;;
         *) return 1 ;;
     esac
@@ -170,10 +170,10 @@ surplus() { # KEEP_BYTES: print the paths beyond it, the newest being kept
     done
 }
 
-drop_all() { # but site/, the lock while it is ours, and the marker of a mode that could not be put back
+drop_all() { # but what was installed, the lock while it is ours, and the marker of a mode that could not be put back
     for path in ./* ./.*; do
         case $path in
-            ./. | ./.. | ./site | ./lock | ./fixed-performance) ;;
+            ./. | ./.. | ./site | ./site-onnxruntime | ./lock | ./fixed-performance) ;;
             *) rm -rf "$path" ;;
         esac
     done

@@ -1,10 +1,11 @@
 """Measure .tflite models on the machine that runs this file, spoken to in JSON lines.
 
-    edgekd_runner.py serve DIR OWNER LOCK_WAIT_S [NODES]   hold DIR's lock, then answer requests until the input closes
-    edgekd_runner.py probe DIR                             print one JSON line: Python, CPUs, clock, installed runtimes
+    edgekd_runner.py serve DIR OWNER LOCK_WAIT_S [NODES [RUNTIME]]   hold DIR's lock, answer until the input closes
+    edgekd_runner.py probe DIR           print one JSON line: Python, CPUs, clock, installed runtimes
 
 It runs on old boards: Python 3.9, the standard library, and the runtime found there or in DIR/site (which brings numpy
-along). NODES is the file edgekd_nodes.py, which is loaded when a network's nodes are asked for.
+along). NODES is the file edgekd_nodes.py, which is loaded when a network's nodes are asked for; RUNTIME is the file
+edgekd_onnx.py, with which .onnx models are measured by onnxruntime instead.
 It imports nothing of the host's packages and decides nothing about what a row is worth.
 The wire is described in `protocol.py` on the host's side; `Batch` below is how a row comes to be.
 """
@@ -36,7 +37,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 PROTOCOL_VERSION = 2
 # A link that was cut without a word must not keep the lock for the hours that TCP waits: the host says every ten
@@ -65,11 +67,26 @@ MAX_OUTPUT_BYTES = 768_000
 SYS = Path("/sys")
 # A median loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run.
 LOOP_MARGIN = 1.1
+# After other models have had the caches, a model's weights beyond the second level come back over ten runs and more.
+# Before each visit a model is run once, and once more for each megabyte, so often and so long at most.
+SETTLE_RUNS = 10
+SETTLE_NS = 60_000_000
+AGREEING_VISITS = 3  # one fast visit may be luck, and two of them chance
 ALLOWED_CPUS = sorted(os.sched_getaffinity(0))  # before any plan pins us, to go back to
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode  # made once: json.dumps makes one a line
 
 Invoke = Callable[[], None]
+
+
+class Runtime(NamedTuple):
+    """What runs models: its name and version, what makes an interpreter, and how its model files end."""
+
+    name: str
+    version: str
+    make: Callable[..., Any]
+    engine: str = "python"
+    suffix: str = "tflite"
 
 
 class Wire:
@@ -146,7 +163,7 @@ def watch_over(worker: int, step: mmap.mmap) -> NoReturn:
     os._exit(code)
 
 
-def serve(folder: str, owner: str, lock_wait_s: float, nodes_file: str) -> NoReturn:
+def serve(folder: str, owner: str, lock_wait_s: float, nodes_file: str, runtime_file: str) -> NoReturn:
     """Hold the folder's lock and answer requests until the input ends."""
     step = mmap.mmap(-1, STEP_BYTES)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it is not told how a child has ended
@@ -160,15 +177,15 @@ def serve(folder: str, owner: str, lock_wait_s: float, nodes_file: str) -> NoRet
         refuse(wire, "fatal", f"cannot use work folder {folder}: {error.strerror or error}")
     if lock is None:
         refuse(wire, "busy", lock_owner(folder))
-    runtime = load_runtime(folder)
-    if runtime is None:
-        names = ", ".join(name for name, _, _ in RUNTIMES)
-        refuse(wire, "fatal", f"no runtime found in {sys.executable}; install one of {names}")
-    name, version, make = runtime
-    facts = {"engine": "python", "runtime": name, "version": version, "clock": single_thread_clock()}
+    try:
+        runtime = load_runtime(folder, runtime_file)
+    except ImportError as error:
+        refuse(wire, "fatal", str(error))
+    facts = {"engine": runtime.engine, "runtime": runtime.name, "version": runtime.version}
+    facts["clock"] = single_thread_clock()
     wire.send(type="hello", protocol=PROTOCOL_VERSION, cpus=ALLOWED_CPUS, pid=os.getpid(), **facts)
     gc.disable()  # a collection inside a sample would be measured; between blocks it is asked for
-    server = Server(wire, folder, make, nodes_file)
+    server = Server(wire, folder, runtime, nodes_file)
     while True:
         server.answer(wire.next_request())
 
@@ -176,10 +193,10 @@ def serve(folder: str, owner: str, lock_wait_s: float, nodes_file: str) -> NoRet
 class Server:
     """Answers one request after the other."""
 
-    def __init__(self, wire: Wire, folder: str, make: Callable[..., Any], nodes_file: str) -> None:
+    def __init__(self, wire: Wire, folder: str, runtime: Runtime, nodes_file: str) -> None:
         self.wire = wire
         self.folder = folder
-        self.make = make
+        self.runtime = runtime
         self.nodes_file = nodes_file
 
     def answer(self, request: dict[str, Any]) -> None:
@@ -187,7 +204,8 @@ class Server:
         kind = request.get("type")
         if kind == "plan" and request.get("protocol") == PROTOCOL_VERSION:
             jobs = [self.wire.next_request() for _ in range(request["jobs"])]
-            Batch(self.wire, self.folder, self.make, request["settings"]).run(request["sentinel"], jobs)
+            batch = Batch(self.wire, self.folder, self.runtime.make, request["settings"], self.runtime.suffix)
+            batch.run(request["sentinel"], jobs)
         elif kind in ("outputs", "nodes"):
             self.about_one(kind, request)
         else:
@@ -205,9 +223,8 @@ class Server:
 
     def outputs(self, request: dict[str, Any]) -> list[str]:
         """Run a model once on the inputs of a blob and return its outputs in base64."""
-        interpreter = self.make(
-            model_content=read_stored(self.folder, request["sha256"], "tflite"), num_threads=request["threads"]
-        )
+        content = read_stored(self.folder, request["sha256"], self.runtime.suffix)
+        interpreter = self.runtime.make(model_content=content, num_threads=request["threads"])
         interpreter.allocate_tensors()
         set_inputs(interpreter, read_stored(self.folder, request["inputs"], "bin"))
         interpreter.invoke()
@@ -221,14 +238,20 @@ class Server:
         """Measure a network's nodes inside the network, with the module that was pushed for it."""
         if not self.nodes_file:
             raise ValueError("this runner was started without edgekd_nodes.py")
-        spec = importlib.util.spec_from_file_location("edgekd_nodes", self.nodes_file)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"cannot load {self.nodes_file}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        content = read_stored(self.folder, request["sha256"], "tflite")
+        content = read_stored(self.folder, request["sha256"], self.runtime.suffix)
+        module = load_module(self.nodes_file)
         found: list[dict[str, Any]] = module.profile_nodes(content, request["runs"], request["threads"])
         return found
+
+
+def load_module(path: str) -> ModuleType:
+    """Import a file that the host has pushed, whatever it is called here. Raises ImportError."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def set_inputs(interpreter: Any, blob: bytes) -> None:
@@ -252,20 +275,28 @@ def refuse(wire: Wire, kind: str, reason: str) -> NoReturn:
     os._exit(1)
 
 
-def load_runtime(folder: str) -> tuple[str, str, Callable[..., Any]] | None:
-    """Import the first runtime found: its name, its version and what makes an interpreter."""
-    use_site(folder)
+def load_runtime(folder: str, runtime_file: str) -> Runtime:
+    """Import the runtime that a pushed file stands for, or without one the first found. Raises ImportError."""
+    other = load_module(runtime_file) if runtime_file else None
+    use_site(folder, other.SITE if other else "site")
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(threads, "1")  # numpy only fills inputs here; its idle threads would disturb
+    if other:
+        found = other.load()
+        if found is None:
+            raise ImportError(other.HOW_TO_INSTALL.format(python=sys.executable))
+        name, version, make = found
+        return Runtime(name, version, make, other.ENGINE, other.SUFFIX)
     for name, module, packages in RUNTIMES:
         if importlib.util.find_spec(name) is not None:
-            return name, package_version(packages), importlib.import_module(module).Interpreter
-    return None
+            return Runtime(name, package_version(packages), importlib.import_module(module).Interpreter)
+    names = ", ".join(name for name, _, _ in RUNTIMES)
+    raise ImportError(f"no runtime found in {sys.executable}; install one of {names}")
 
 
-def use_site(folder: str) -> None:
+def use_site(folder: str, name: str = "site") -> None:
     """Let Python find what was installed for us in the work folder, after what the device has of its own."""
-    sys.path.append(str(Path(folder) / "site"))
+    sys.path.append(str(Path(folder) / name))
 
 
 def package_version(packages: tuple[str, ...]) -> str:
@@ -330,11 +361,14 @@ class Block:
 class Batch:
     """Load jobs block by block; visit each block's jobs in rounds of shuffled order, the sentinel before each round."""
 
-    def __init__(self, wire: Wire, folder: str, make: Callable[..., Any], settings: dict[str, Any]) -> None:
+    def __init__(
+        self, wire: Wire, folder: str, make: Callable[..., Any], settings: dict[str, Any], suffix: str = "tflite"
+    ) -> None:
         self.wire = wire
         self.folder = folder
         self.make = make
         self.settings = settings
+        self.suffix = suffix
         # Only one thread's work can be read on that thread's own clock.
         self.clock = single_thread_clock() if settings["threads"] == 1 else "wall"
         self.order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
@@ -384,7 +418,7 @@ class Batch:
 
     def load(self, job: dict[str, Any], phase: str) -> Candidate:
         """Make an interpreter, fill its inputs and warm it up. Raises whatever the runtime raises."""
-        content = read_stored(self.folder, job["sha256"], "tflite")
+        content = read_stored(self.folder, job["sha256"], self.suffix)
         with self.limited(job["job"], phase, {}):
             began = time.perf_counter_ns()
             interpreter = self.make(model_content=content, num_threads=self.settings["threads"])
@@ -416,9 +450,10 @@ class Batch:
         return {"warmup_ns": total_ns, "warmup_runs": runs}
 
     def expected_ns(self, candidate: Candidate) -> int:
-        """Estimate how long all samples of a job will take."""
-        samples = self.settings["rounds"] * self.settings["samples_per_round"]
-        return int(samples * candidate.loops * candidate.run_ns)
+        """Estimate how long a job will take at least."""
+        rounds = min(self.settings["rounds"], self.settings["least_rounds"])
+        runs = settling_runs(candidate) + self.settings["samples_per_round"] * candidate.loops
+        return int(rounds * runs * candidate.run_ns)
 
     def is_full(self, block: Block) -> bool:
         """Tell whether a block has enough jobs, bytes or work, or took long enough to load."""
@@ -435,8 +470,10 @@ class Batch:
             return
         began = throttle_signs(self.usual_khz)
         for _ in range(self.settings["rounds"]):
+            visits = [candidate for candidate in block.candidates if not self.is_done(candidate, block)]
+            if not visits:
+                break
             self.read_sentinel(block)
-            visits = list(block.candidates)
             self.order.shuffle(visits)
             for candidate in visits:
                 self.visit(candidate, block)
@@ -453,12 +490,23 @@ class Batch:
         with self.limited(candidate.job_id, "measure", block.spent_s):
             if candidate.job_id not in block.started_at:
                 block.started_at[candidate.job_id] = utc_now()
-            sample(invoke, max(1, loops // 4))  # the job before this one left the caches to itself
+            sample(invoke, settling_runs(candidate))
             switches = self.switches()
             taken = [sample(invoke, loops) for _ in range(self.settings["samples_per_round"])]
             switches = self.switches() - switches
         block.samples.setdefault(candidate.job_id, []).extend(taken)
         block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
+
+    def is_done(self, candidate: Candidate, block: Block) -> bool:
+        """Tell whether a job's best visits agree, or it has had its time."""
+        taken, size = block.samples.get(candidate.job_id, []), self.settings["samples_per_round"]
+        if len(taken) < self.settings["least_rounds"] * size:
+            return False
+        if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
+            return True
+        times = [self.on_clock(cpu, wall) for cpu, wall in taken]
+        best = sorted(min(times[first : first + size]) for first in range(0, len(times), size))[:AGREEING_VISITS]
+        return len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
 
     def switches(self) -> int:
         """Count the involuntary switches so far, where the clock cannot tell of them: `is_contended` asks only then."""
@@ -523,6 +571,12 @@ class Batch:
         if self.clock == "thread_cpu":
             return statistics.median(wall / max(1, cpu) for cpu, wall in taken) > CONTENDED
         return switches > len(taken)  # the wall alone cannot tell: count how often others pushed us off a CPU
+
+
+def settling_runs(candidate: Candidate) -> int:
+    """Say how often a model is run before a visit, for the job before it left the caches to itself."""
+    large = min(SETTLE_RUNS, candidate.size_bytes >> 20, SETTLE_NS // candidate.run_ns)
+    return max(candidate.loops // 4, 1 + large)
 
 
 def sample(invoke: Invoke, loops: int) -> tuple[int, int]:
@@ -734,8 +788,9 @@ def probe(folder: str) -> int:
 def main(arguments: list[str]) -> int:
     """Run one mode and return the exit code."""
     mode, rest = (arguments[0] if arguments else ""), arguments[1:]
-    if mode == "serve" and len(rest) in (3, 4):
-        serve(rest[0], rest[1], float(rest[2]), rest[3] if len(rest) == 4 else "")
+    if mode == "serve" and 3 <= len(rest) <= 5:
+        nodes_file, runtime_file = [*rest[3:], "", ""][:2]
+        serve(rest[0], rest[1], float(rest[2]), nodes_file, runtime_file)
     if mode == "probe" and len(rest) == 1:
         return probe(rest[0])
     os.write(2, (__doc__ or "").encode())

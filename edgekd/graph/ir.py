@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.op_spec import OpSpec, TensorSpec
+from latency_tables.op_spec import WEIGHTED_KINDS, OpSpec, TensorSpec
 
 INPUT = "input"
 FloatArray = npt.NDArray[np.float32]
@@ -21,7 +21,11 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator of a graph. `name` is a dotted path, such as block3.layer0.expand, unique in its graph."""
+    """One operator of a graph. `name` is a dotted path, such as block3.layer0.expand, unique in its graph.
+
+    `inputs` name what stands at each place of the operator's inputs: INPUT, another node (its second output as NAME:1),
+    or CONSTANT. `out_shape` is that of the first output.
+    """
 
     name: str
     op: OpSpec
@@ -58,68 +62,102 @@ class LayerWeights:
 
 Parameters = Mapping[str, LayerWeights]
 
-WEIGHTED_KINDS = ("conv_2d", "depthwise_conv_2d", "fully_connected")
-
 
 def macs_of(node: Node) -> int:
     """Count an operator's multiply-accumulates; operators without weights count none."""
-    if node.op.kind not in WEIGHTED_KINDS:
+    op = node.op
+    if op.kind not in WEIGHTED_KINDS:
         return 0
-    shape = node.op.weight_shape
-    a_output = math.prod(shape[1:3]) if node.op.kind == "depthwise_conv_2d" else math.prod(shape[1:])
+    if op.kind == "transpose_conv":  # every input meets every weight of its channel
+        return math.prod(op.inputs[0].shape[:-1]) * math.prod(op.weight_shape)
+    a_output = math.prod(op.weight_shape[1:3]) if op.kind == "depthwise_conv_2d" else math.prod(op.weight_shape[1:])
     return math.prod(node.out_shape) * a_output
 
 
 def out_shape_of(op: OpSpec) -> tuple[int, ...]:
-    """Derive an operator's output shape from its inputs.
+    """Derive the shape of an operator's only, or first, output.
 
     Raises:
-        ValueError: the kind is not one that edgekd writes.
+        ValueError: it follows neither from the operator's inputs nor from its key.
 
     """
+    return output_shapes(op)[0]
+
+
+def output_shapes(op: OpSpec) -> tuple[tuple[int, ...], ...]:
+    """Give the shapes of all outputs: those that the operator names, or the one that follows from its inputs.
+
+    Raises:
+        ValueError: they follow from neither.
+
+    """
+    if op.out:
+        return op.out
     first = op.inputs[0].shape
-    if op.kind in ("conv_2d", "depthwise_conv_2d", "average_pool_2d"):
-        spatial = (_windows(first[i + 1], op.kernel[i], op.stride[i], op.padding) for i in (0, 1))
-        return (first[0], *spatial, op.out_channels or first[3])
+    if op.kind in _WINDOW_KINDS:
+        return ((first[0], *_window_sizes(op), op.out_channels or first[3]),)
     if op.kind == "mean":
-        return (first[0], 1, 1, first[3])
+        return ((first[0], 1, 1, first[3]),)
     if op.kind == "fully_connected":
-        return (first[0], op.out_channels)
+        return ((first[0], op.out_channels),)
     if op.kind in ("add", "mul"):
-        return tuple(int(size) for size in np.broadcast_shapes(*(tensor.shape for tensor in op.inputs)))
+        return (tuple(int(size) for size in np.broadcast_shapes(*(tensor.shape for tensor in op.inputs))),)
     if op.kind in ("logistic", "quantize", "dequantize"):
-        return first
-    raise ValueError(f"operator {op.kind} cannot be written; known: {', '.join(WRITABLE_KINDS)}")
+        return (first,)
+    raise ValueError(f"operator {op.kind} does not say what comes out of it; its key must name out=SHAPE")
 
 
-WRITABLE_KINDS = (
-    *WEIGHTED_KINDS,
-    "average_pool_2d",
-    "mean",
-    "add",
-    "mul",
-    "logistic",
-    "quantize",
-    "dequantize",
-)
+_WINDOW_KINDS = ("conv_2d", "depthwise_conv_2d", "transpose_conv", "average_pool_2d", "max_pool_2d")
 
 
-def _windows(size: int, kernel: int, stride: int, padding: str) -> int:
-    return math.ceil(size / stride) if padding == "same" else (size - kernel) // stride + 1
+def padded_shape(op: OpSpec) -> tuple[int, ...]:
+    """Give the shape of an operator's first input behind the pad that is measured with it."""
+    if not op.pad:
+        return op.inputs[0].shape
+    batch, height, width, channels = op.inputs[0].shape
+    top, bottom, left, right = op.pad
+    return (batch, height + top + bottom, width + left + right, channels)
 
 
-def graph_of_op(op: OpSpec) -> Graph:
-    """Make the graph that holds one operator alone, the micro-model by which it is measured.
+def _window_sizes(op: OpSpec) -> list[int]:
+    """Give the output's height and width of an operator that slides a window."""
+    sizes = []
+    shape = padded_shape(op)
+    for axis in (0, 1):
+        size, stride = shape[axis + 1], op.stride[axis]
+        kernel = (op.kernel[axis] - 1) * op.dilation[axis] + 1
+        if op.kind == "transpose_conv":
+            sizes.append(size * stride + (max(kernel - stride, 0) if op.padding == "valid" else 0))
+        else:
+            sizes.append(math.ceil(size / stride) if op.padding == "same" else (size - kernel) // stride + 1)
+    return sizes
 
-    An operator of two equal inputs reads the graph's input twice; a broadcast one gets its smaller input, such as the
-    gate of squeeze-and-excitation, as a constant.
-    """
-    largest = max((tensor.shape for tensor in op.inputs), key=math.prod)
-    inputs = tuple(INPUT if tensor.shape == largest else CONSTANT for tensor in op.inputs)
-    return Graph(largest, (Node("op", op, inputs, out_shape_of(op)),))
+
+# the type of an operator's activations, by its dtype
+ACTIVATION_DTYPES = {
+    "float32": "float32",
+    "float16": "float32",
+    "dynamic_int8": "float32",
+    "int8": "int8",
+    "uint8": "uint8",
+}
 
 
-CONSTANT = "constant"  # a node's input that the writer fills with the layer's weights
+def output_dtype(op: OpSpec) -> str:
+    """Give the type that an operator's outputs have unless its key says otherwise: that of its first activation."""
+    if op.kind == "dequantize":
+        return "float32"
+    activations = [tensor.dtype for tensor in op.inputs if not tensor.constant] or [op.inputs[0].dtype]
+    own = ACTIVATION_DTYPES[op.dtype]
+    return own if op.kind == "quantize" else activations[0] or own
+
+
+def output_names(node: Node) -> list[str]:
+    """Name an operator's outputs as other nodes' inputs do: the first as the node itself, then name:1, name:2."""
+    return [node.name, *(f"{node.name}:{number}" for number in range(1, len(output_shapes(node.op))))]
+
+
+CONSTANT = "constant"  # a node's input that is part of the model: its key's values, or else the layer's weights
 
 
 def graph_in(graph: Graph, dtype: str) -> Graph:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.graph.ir import FloatArray, Graph
+from edgekd.graph.ir import CONSTANT, INPUT, FloatArray, Graph, output_names
+from latency_tables.op_spec import OpSpec
 
 _MIN_RANGE = 1e-6  # a tensor that is constant on the calibration images still needs a positive scale
 
@@ -51,18 +52,87 @@ def quantize_weights(
     return codes, QParams(scale.reshape(-1), 0, axis or 0)
 
 
+# kinds that move or choose values without scaling them: their inputs and outputs share one scale
+_KEEPS_SCALE = (
+    *("quantize", "dequantize", "average_pool_2d", "max_pool_2d", "resize_bilinear", "resize_nearest_neighbor"),
+    *("concatenation", "split", "split_v", "pack", "unpack", "pad", "padv2", "mirror_pad", "tile", "broadcast_to"),
+    *("reshape", "squeeze", "expand_dims", "transpose", "slice", "strided_slice", "gather", "gather_nd", "reverse_v2"),
+    *("space_to_batch_nd", "batch_to_space_nd", "space_to_depth", "depth_to_space", "dynamic_update_slice"),
+    *("maximum", "minimum", "reduce_max", "reduce_min", "select", "select_v2", "cumsum"),
+)
+# scales and zero points that the specification fixes, of int8 outputs
+_FIXED = {
+    "logistic": (1 / 256, -128),
+    "softmax": (1 / 256, -128),
+    "log_softmax": (16 / 256, 127),
+    "tanh": (1 / 128, 0),
+    "l2_normalization": (1 / 128, 0),
+}
+
+
+def keeps_scale(op: OpSpec) -> bool:
+    """Tell whether an operator's output shares the scale of its inputs; an activation after it scales anew."""
+    return op.kind in _KEEPS_SCALE and op.then == "none"
+
+
+def fixed_qparams(kind: str) -> QParams | None:
+    """Give an output's parameters where the specification fixes them for the kind."""
+    if kind not in _FIXED:
+        return None
+    scale, zero_point = _FIXED[kind]
+    return QParams(np.array([scale], np.float32), zero_point)
+
+
+def retyped(qparams: QParams, dtype: str) -> QParams:
+    """Give int8 parameters as those of another type that hold about the same range."""
+    if dtype == "uint8":
+        return QParams(qparams.scale, qparams.zero_point + 128, qparams.axis)
+    if dtype == "int16":  # its zero point must be 0
+        return QParams(qparams.scale / np.float32(128), 0, qparams.axis)
+    return qparams
+
+
 def tensor_qparams(graph: Graph, ranges: Ranges) -> dict[str, QParams]:
     """Choose the parameters of every int8 tensor of a graph made by int8_graph, or of one int8 operator.
 
-    Average pooling, QUANTIZE of the input and DEQUANTIZE keep their neighbour's parameters; LOGISTIC has the fixed
-    ones (1/256, −128) that the specification asks for.
+    Tensors joined by kinds that keep the scale, such as average pooling or concatenation, share the parameters of all
+    that flows into them; LOGISTIC and its like have the fixed ones that the specification asks for.
     """
-    chosen: dict[str, QParams] = {"input": activation_qparams(*ranges["input"])}
+    groups, members = _scale_groups(graph), _Members({}, {})
+    members.add(groups[INPUT], ranges[INPUT], None)
     for node in graph.nodes:
-        if node.op.kind in ("quantize", "average_pool_2d", "dequantize"):
-            chosen[node.name] = chosen[node.inputs[0]]
-        elif node.op.kind == "logistic":
-            chosen[node.name] = QParams(np.array([1 / 256], np.float32), -128)
-        else:
-            chosen[node.name] = activation_qparams(*ranges[node.name])
-    return chosen
+        if not keeps_scale(node.op):
+            fixed = fixed_qparams(node.op.kind) if node.op.then == "none" else None
+            members.add(groups[node.name], ranges[node.name], fixed)
+    chosen = {
+        group: members.fixed.get(group) or activation_qparams(*range_) for group, range_ in members.ranges.items()
+    }
+    return {name: chosen[group] for name, group in groups.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """What is known of each group of tensors: the range of all that flows in, and fixed parameters."""
+
+    ranges: dict[str, tuple[float, float]]
+    fixed: dict[str, QParams]
+
+    def add(self, group: str, range_: tuple[float, float], fixed: QParams | None) -> None:
+        low, high = self.ranges.get(group, range_)
+        self.ranges[group] = (min(low, range_[0]), max(high, range_[1]))
+        if fixed is not None:
+            self.fixed[group] = fixed
+
+
+def _scale_groups(graph: Graph) -> dict[str, str]:
+    """Name for every tensor the first one of those that share its scale."""
+    groups = {INPUT: INPUT}
+    for node in graph.nodes:
+        names = output_names(node)
+        inputs = [groups[name] for name in node.inputs if name != CONSTANT]
+        if not keeps_scale(node.op) or not inputs:
+            groups |= {name: name for name in names}
+            continue
+        groups |= dict.fromkeys(names, inputs[0])
+        groups = {name: inputs[0] if group in inputs else group for name, group in groups.items()}
+    return groups

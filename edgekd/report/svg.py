@@ -82,7 +82,7 @@ def ticks(low: float, high: float, count: int = 6) -> tuple[float, ...]:
 def tick_labels(values: Sequence[float]) -> tuple[str, ...]:
     """Word ticks with the same number of decimals: as few as tell them apart and show them exactly."""
     step = min((b - a for a, b in itertools.pairwise(values)), default=abs(values[0]) if values else 1.0)
-    decimals = min(9, max(0, -math.floor(math.log10(step) + 1e-9))) if step > 0 else 0
+    decimals = min(15, max(0, -math.floor(math.log10(step) + 1e-9))) if step > 0 else 0
     return tuple(f"{value + 0.0:.{decimals}f}" for value in values)
 
 

@@ -1,19 +1,19 @@
 """Latency of architectures from a table, in every dtype, and the fastest architecture of a space.
 
-Predicts only; what is measured is profile.py's.
+Predicts only; what is measured is profile.py's. Many architectures at once are latency_array.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from edgekd.errors import InfeasibleTarget
 from edgekd.graph.ir import graph_in
-from edgekd.spaces.arch import Arch, Block
-from edgekd.spaces.layers import Shape, block_ops, graph_of, head_ops, kinds_of_block, stem_ops
+from edgekd.search.latency_array import ArrayLatency
+from edgekd.spaces.arch import Arch
+from edgekd.spaces.layers import graph_of
 from edgekd.spaces.space import Space
-from latency_tables.op_spec import DTYPES, OpSpec
+from latency_tables.op_spec import DTYPES
 from latency_tables.predictor import Predictor
 from latency_tables.schema import Prediction
 from latency_tables.store import LatencyTable
@@ -25,6 +25,7 @@ class LatencyModel:
 
     space: Space
     predictors: dict[str, Predictor]
+    _arrays: dict[str, ArrayLatency] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def of(space: Space, table: LatencyTable) -> LatencyModel:
@@ -49,14 +50,15 @@ class LatencyModel:
         """Predict one architecture in every dtype."""
         return {dtype: self.predict(arch, dtype).total_ms for dtype in self.predictors}
 
+    def arrays(self, dtype: str) -> ArrayLatency:
+        """Give what predicts many architectures at once; it is prepared when first asked for. Raises as `predict`."""
+        if dtype not in self._arrays:
+            self._arrays[dtype] = ArrayLatency.of(self.space, self.predictors[dtype])
+        return self._arrays[dtype]
+
     def fastest(self, dtype: str) -> tuple[Arch, float]:
-        """Find the fastest architecture exactly, by dynamic programming over blocks and widths; and its ms."""
-        _, start = stem_ops(self.space)
-        ways: dict[Shape, tuple[float, tuple[Block, ...]]] = {start: (0.0, ())}
-        for number in range(len(self.space.blocks)):
-            ways = self._extend(ways, number, dtype)
-        finished = ((cost + self._cost(head_ops(self.space, s), dtype), blocks) for s, (cost, blocks) in ways.items())
-        arch = Arch(self.space.name, min(finished, key=lambda way: way[0])[1])
+        """Find the fastest architecture and its ms; see ArrayLatency.fastest."""
+        arch = self.arrays(dtype).fastest()
         return arch, self.predict(arch, dtype).total_ms
 
     def check_target(self, target_ms: float, dtype: str) -> None:
@@ -69,27 +71,3 @@ class LatencyModel:
         arch, fastest_ms = self.fastest(dtype)
         if fastest_ms > target_ms:
             raise InfeasibleTarget(target_ms, dtype, str(arch), fastest_ms)
-
-    def _extend(
-        self, ways: dict[Shape, tuple[float, tuple[Block, ...]]], number: int, dtype: str
-    ) -> dict[Shape, tuple[float, tuple[Block, ...]]]:
-        """Append one block to the cheapest way to each shape; a block's cost depends only on its input's shape."""
-        best: dict[Shape, tuple[float, tuple[Block, ...]]] = {}
-        for start, (cost, blocks) in ways.items():
-            for block, block_cost, end in self._block_costs(number, start, dtype):
-                if end not in best or cost + block_cost < best[end][0]:
-                    best[end] = (cost + block_cost, (*blocks, block))
-        return best
-
-    def _block_costs(self, number: int, start: Shape, dtype: str) -> Iterator[tuple[Block, float, Shape]]:
-        for block in kinds_of_block(self.space, number):
-            one, end = block_ops(self.space, number, start, replace(block, layers=1))
-            first = self._cost(one, dtype)
-            again = 0.0
-            if block.layers > 1:
-                again = self._cost(block_ops(self.space, number, start, block)[0], dtype) - first
-            for layers in self.space.blocks[number].layers:
-                yield replace(block, layers=layers), first + (layers - 1) * again, end
-
-    def _cost(self, ops: Sequence[OpSpec], dtype: str) -> float:
-        return self.predictors[dtype].marginal_ms([replace(op, dtype=dtype) for op in ops])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from requirements import require
 from transports import Peer
 
 from device_agents.adb.choice import AdbOptions, connector_for
@@ -112,8 +113,7 @@ def listed() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def adbd() -> Iterator[Adbd]:
     """Google's adbd for this machine's processor; when nothing ran before, nothing runs after."""
-    if os.geteuid() != 0:
-        pytest.skip("virtual devices need root")
+    require(os.geteuid() == 0, "virtual devices need root")
     ran_before = bool(listed())
     tool("up", "--only", "virtual-adbd")
     entry = next(entry for entry in listed() if entry["name"] == "virtual-adbd")

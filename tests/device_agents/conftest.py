@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import select
@@ -14,11 +13,12 @@ from types import ModuleType
 import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from model_shelf import ModelShelf
 
 from device_agents import runner as runner_package
 from device_agents.device import Device
 from device_agents.inventory import find_device, open_transport
-from device_agents.protocol import Job, MeasureSettings
+from device_agents.protocol import MeasureSettings
 from device_agents.transport import Transport
 
 # Behaves as its model's text says: "burn 50" runs for about 50 additions, "kill 9" dies of that signal when it runs,
@@ -88,23 +88,6 @@ def transport(host: Device) -> Iterator[Transport]:
 def quick() -> MeasureSettings:
     """Settings for tests that do not look at how long anything takes."""
     return MeasureSettings(rounds=2, samples_per_round=2, min_sample_us=10, warmup_min_ms=0.01, block_size=1)
-
-
-class ModelShelf:
-    """Model files by their hash, and jobs for them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.models: dict[str, Path] = {}
-
-    def job(self, job_id: str, content: bytes | str) -> Job:
-        """Store a model's content and return a job for it."""
-        data = content.encode() if isinstance(content, str) else content
-        digest = hashlib.sha256(data).hexdigest()
-        path = self.folder / f"{digest[:16]}.model"
-        path.write_bytes(data)
-        self.models[digest] = path
-        return Job(job_id, digest)
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ai_edge_litert
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from model_shelf import ModelShelf
 from peers.build import build_benchmark_model
 from shells import SHELLS, make_shell
 from small_models import mixed_kernels, subtraction
@@ -32,9 +32,6 @@ from device_agents.protocol import Job, JobResult, MeasureSettings
 from device_agents.questions import Layer
 from device_agents.session import Session
 from device_agents.transport import RemoteProcess, Transport
-
-if TYPE_CHECKING:
-    from tests.device_agents.conftest import ModelShelf
 
 pytestmark = pytest.mark.slow  # compilers, shells and real programs
 

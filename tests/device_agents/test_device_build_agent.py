@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ai_edge_litert
 import pytest
+from requirements import require
 
 from device_agents.build_agent import build_agent, build_program, find_compiler, is_for_android
 from device_agents.errors import InvalidRequest, SetupFailed
@@ -91,8 +92,7 @@ def test_the_agent_for_this_machine_runs(kept: None) -> None:
 @pytest.mark.parametrize("abi", _ELF_MACHINES)
 def test_a_cross_compiler_builds_for_its_machine(abi: str, kept: None) -> None:
     """The program's header names the processor it was asked for."""
-    if shutil.which(_GCC[abi]) is None and abi != _HOST:
-        pytest.skip(f"{_GCC[abi]} is not installed")
+    require(abi == _HOST or shutil.which(_GCC[abi]), f"{_GCC[abi]} is not installed")
     content = build_agent(abi).read_bytes()
     assert content[:4] == b"\x7fELF"
     assert int.from_bytes(content[18:20], "little") == _ELF_MACHINES[abi]
@@ -102,8 +102,7 @@ def test_a_cross_compiler_builds_for_its_machine(abi: str, kept: None) -> None:
 def test_the_sources_compile_without_a_warning(abi: str, tmp_path: Path) -> None:
     """On 32 and 64 bits, as portable C11."""
     gcc = shutil.which(_GCC[abi])
-    if gcc is None:
-        pytest.skip(f"{_GCC[abi]} is not installed")
+    require(gcc, f"{_GCC[abi]} is not installed")
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
     done = subprocess.run([gcc, *flags, *_NATIVE.glob("*.c")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

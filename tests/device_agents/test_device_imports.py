@@ -14,7 +14,8 @@ import device_agents
 ROOT = Path(next(iter(device_agents.__path__)))
 RUNNER = ROOT / "runner" / "edgekd_runner.py"
 NODES = ROOT / "runner" / "edgekd_nodes.py"
-MODULES = sorted(path for path in ROOT.rglob("*.py") if path != RUNNER)
+ONNX = ROOT / "runner" / "edgekd_onnx.py"
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path not in (RUNNER, ONNX))
 OPTIONAL = {"ssh_*.py": {"asyncssh"}, "adb/auth.py": {"adb_shell"}, "adb/usb*.py": {"adb_shell", "usb1"}}
 
 
@@ -56,9 +57,10 @@ def test_the_runner_brings_nothing_but_numpy() -> None:
     """The pushed files import the standard library, and the runner what the runtime itself needs."""
     assert imported(RUNNER) - sys.stdlib_module_names == {"numpy"}
     assert imported(NODES) <= sys.stdlib_module_names
+    assert imported(ONNX) - sys.stdlib_module_names == {"numpy", "onnxruntime"}
 
 
-@pytest.mark.parametrize("path", [RUNNER, NODES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RUNNER, NODES, ONNX], ids=lambda path: path.name)
 def test_the_runner_is_python_3_9(path: Path) -> None:
     """Old boards can read the pushed files."""
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))

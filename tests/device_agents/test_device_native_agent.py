@@ -23,24 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import mixed_kernels, remainder, subtraction
 
+from device_agents import protocol
 from device_agents.build_agent import build_agent, build_program, find_compiler
 from device_agents.errors import TransportError
 from device_agents.local import LocalTransport
-from device_agents.protocol import (
-    HOST_SILENT_EXIT,
-    End,
-    Failed,
-    Hello,
-    Job,
-    JobResult,
-    MeasureSettings,
-    Refusal,
-    RowReader,
-    Start,
-    alive_line,
-    parse_greeting,
-    plan_lines,
-)
 from device_agents.questions import Node, nodes_line, outputs_line, parse_nodes, parse_outputs
 from device_agents.transport import RemoteProcess
 
@@ -64,9 +50,9 @@ class Agent:
         (self.work / "models" / f"{digest}.{suffix}").write_bytes(content)
         return digest
 
-    def job(self, job_id: str, content: bytes) -> Job:
+    def job(self, job_id: str, content: bytes) -> protocol.Job:
         """Lay a model into the folder and return a job for it."""
-        return Job(job_id, self.store(content))
+        return protocol.Job(job_id, self.store(content))
 
     def line(self) -> bytes | None:
         """Read the next line."""
@@ -83,37 +69,39 @@ class Agent:
         for line in lines:
             self.process.write_line(line, _TIMEOUT_S)
 
-    def measure(self, settings: MeasureSettings, *jobs: Job) -> tuple[dict[str, JobResult], list[Start]]:
+    def measure(
+        self, settings: protocol.MeasureSettings, *jobs: protocol.Job
+    ) -> tuple[dict[str, protocol.JobResult], list[protocol.Start]]:
         """Send a plan and read all of its answer, strictly."""
-        self.send(*plan_lines(settings, jobs[0], jobs))
-        reader = RowReader(settings, {job.job_id: job for job in jobs}, frozenset(job.job_id for job in jobs))
-        results: dict[str, JobResult] = {}
-        starts: list[Start] = []
+        self.send(*protocol.plan_lines(settings, jobs[0], jobs))
+        reader = protocol.RowReader(settings, {job.job_id: job for job in jobs}, frozenset(job.job_id for job in jobs))
+        results: dict[str, protocol.JobResult] = {}
+        starts: list[protocol.Start] = []
         while True:
             said = reader.parse(self.some_line())
-            if isinstance(said, Start):
+            if isinstance(said, protocol.Start):
                 starts.append(said)
-            elif isinstance(said, JobResult):
+            elif isinstance(said, protocol.JobResult):
                 results[said.job_id] = said
             else:
                 return results, starts
 
-    def outputs(self, job: Job, inputs_sha256: str) -> tuple[bytes, ...] | Failed:
+    def outputs(self, job: protocol.Job, inputs_sha256: str) -> tuple[bytes, ...] | protocol.Failed:
         """Ask for a model's outputs."""
         self.send(outputs_line(job, inputs_sha256, 1, []))
-        assert isinstance(parse_outputs(self.some_line(), job.job_id), Start)
+        assert isinstance(parse_outputs(self.some_line(), job.job_id), protocol.Start)
         answer = parse_outputs(self.some_line(), job.job_id)
         assert json.loads(self.some_line()) == {"type": "end"}
-        assert isinstance(answer, (tuple, Failed))
+        assert isinstance(answer, (tuple, protocol.Failed))
         return answer
 
-    def nodes(self, job: Job, runs: int) -> tuple[Node, ...] | Failed:
+    def nodes(self, job: protocol.Job, runs: int) -> tuple[Node, ...] | protocol.Failed:
         """Ask for the times of a network's nodes."""
         self.send(nodes_line(job, runs, 1))
-        assert isinstance(parse_nodes(self.some_line(), job.job_id), Start)
+        assert isinstance(parse_nodes(self.some_line(), job.job_id), protocol.Start)
         answer = parse_nodes(self.some_line(), job.job_id)
         assert json.loads(self.some_line()) == {"type": "end"}
-        assert isinstance(answer, (tuple, Failed))
+        assert isinstance(answer, (tuple, protocol.Failed))
         return answer
 
 
@@ -146,7 +134,7 @@ def launch(program: Path, tmp_path: Path) -> Iterator[Launch]:
 def agent(launch: Launch) -> Agent:
     """An agent that has said hello."""
     agent = launch("2.3.0")
-    assert isinstance(parse_greeting(agent.some_line()), Hello)
+    assert isinstance(protocol.parse_greeting(agent.some_line()), protocol.Hello)
     return agent
 
 
@@ -155,23 +143,23 @@ def agent(launch: Launch) -> Agent:
 
 def test_hello_says_what_measures_and_where(launch: Launch) -> None:
     """The host learns engine, runtime, version, clock and CPUs before it sends anything."""
-    hello = parse_greeting(launch("2.3.0").some_line())
-    assert isinstance(hello, Hello)
+    hello = protocol.parse_greeting(launch("2.3.0").some_line())
+    assert isinstance(hello, protocol.Hello)
     assert (hello.engine, hello.runtime, hello.version) == ("native", "litert_c", "2.3.0")
     assert hello.cpus == tuple(sorted(os.sched_getaffinity(0)))
 
 
 def test_a_version_that_nobody_names_is_told_from_what_the_library_exports(launch: Launch) -> None:
     """The library has no function for it, so a range of versions is all that can be said."""
-    hello = parse_greeting(launch().some_line())
-    assert isinstance(hello, Hello)
+    hello = protocol.parse_greeting(launch().some_line())
+    assert isinstance(hello, protocol.Hello)
     assert hello.version.startswith("2.")
 
 
 def test_a_locked_folder_is_busy_and_says_for_whom(agent: Agent, launch: Launch) -> None:
     """The second one learns who measures, in words for a person."""
-    refusal = parse_greeting(launch().some_line())
-    assert isinstance(refusal, Refusal)
+    refusal = protocol.parse_greeting(launch().some_line())
+    assert isinstance(refusal, protocol.Refusal)
     assert refusal.busy
     assert "someone@host has been measuring for" in refusal.reason
 
@@ -180,7 +168,7 @@ def test_one_that_waits_gets_the_lock_when_it_is_free(agent: Agent, launch: Laun
     """The lock ends with its owner and the next one serves."""
     second = launch(wait_s=_TIMEOUT_S)
     agent.process.close_stdin()
-    assert isinstance(parse_greeting(second.some_line()), Hello)
+    assert isinstance(protocol.parse_greeting(second.some_line()), protocol.Hello)
 
 
 def test_an_owner_with_quotes_is_told_as_it_is(launch: Launch) -> None:
@@ -188,8 +176,8 @@ def test_an_owner_with_quotes_is_told_as_it_is(launch: Launch) -> None:
     first = launch(owner='Ann "é" \\ 1')
     first.some_line()
     assert json.loads((first.work / "lock").read_text())["owner"] == 'Ann "é" \\ 1'
-    refusal = parse_greeting(launch().some_line())
-    assert isinstance(refusal, Refusal)
+    refusal = protocol.parse_greeting(launch().some_line())
+    assert isinstance(refusal, protocol.Refusal)
     assert 'Ann "é" \\ 1 has' in refusal.reason
 
 
@@ -197,8 +185,8 @@ def test_a_folder_that_others_can_write_to_is_refused(launch: Launch, tmp_path: 
     """They could swap our models."""
     (tmp_path / "work").mkdir(mode=0o777)
     (tmp_path / "work").chmod(0o777)
-    refusal = parse_greeting(launch().some_line())
-    assert isinstance(refusal, Refusal)
+    refusal = protocol.parse_greeting(launch().some_line())
+    assert isinstance(refusal, protocol.Refusal)
     assert not refusal.busy
     assert "others can write to it" in refusal.reason
 
@@ -206,8 +194,8 @@ def test_a_folder_that_others_can_write_to_is_refused(launch: Launch, tmp_path: 
 @pytest.mark.parametrize("library", ["/no/such/libLiteRt.so", "libm.so.6"])
 def test_a_library_that_is_not_litert_is_named(launch: Launch, library: str) -> None:
     """The reason says which file and what to use instead."""
-    refusal = parse_greeting(launch(library=library).some_line())
-    assert isinstance(refusal, Refusal)
+    refusal = protocol.parse_greeting(launch(library=library).some_line())
+    assert isinstance(refusal, protocol.Refusal)
     assert library in refusal.reason
 
 
@@ -216,36 +204,36 @@ def test_a_library_that_is_too_old_is_refused_by_what_it_exports(launch: Launch,
     source, library = tmp_path / "old.c", tmp_path / "libLiteRt.so"
     source.write_text("int LiteRtCreateCpuOptions(void) { return 0; }\n")
     subprocess.run([shutil.which("gcc") or "cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    refusal = parse_greeting(launch(library=str(library)).some_line())
-    assert isinstance(refusal, Refusal)
+    refusal = protocol.parse_greeting(launch(library=str(library)).some_line())
+    assert isinstance(refusal, protocol.Refusal)
     assert "use libLiteRt.so of LiteRT 2.1.3 or later" in refusal.reason
 
 
 def test_the_end_of_input_ends_it_while_it_measures(agent: Agent) -> None:
     """A host that is gone leaves nothing running."""
     job = agent.job("long", subtraction(10))
-    agent.send(*plan_lines(MeasureSettings(warmup_min_ms=60_000, time_limit_s=600), job, [job]))
+    agent.send(*protocol.plan_lines(protocol.MeasureSettings(warmup_min_ms=60_000, time_limit_s=600), job, [job]))
     agent.some_line()
     agent.process.close_stdin()
     assert agent.process.wait(_TIMEOUT_S) == 0
 
 
-def test_a_host_that_is_still_there_may_say_so_at_any_time(agent: Agent, quick: MeasureSettings) -> None:
+def test_a_host_that_is_still_there_may_say_so_at_any_time(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """Between requests and between the lines of a plan, it has no answer and disturbs none."""
     job = agent.job("one", subtraction(16))
-    for line in plan_lines(quick, job, [job]):
-        agent.send(alive_line(), line)
-    agent.send(alive_line())
-    reader = RowReader(quick, {"one": job}, frozenset({"one"}))
+    for line in protocol.plan_lines(quick, job, [job]):
+        agent.send(protocol.alive_line(), line)
+    agent.send(protocol.alive_line())
+    reader = protocol.RowReader(quick, {"one": job}, frozenset({"one"}))
     said: list[object] = []
-    while End() not in said:
+    while protocol.End() not in said:
         said.append(reader.parse(agent.some_line()))
-    assert [row.ok for row in said if isinstance(row, JobResult)] == [True]
+    assert [row.ok for row in said if isinstance(row, protocol.JobResult)] == [True]
 
 
 def test_a_silent_host_is_given_up_with_the_code_that_the_host_knows() -> None:
     """The host tells a link that was cut without a word by the code, which both ends name alike."""
-    assert f"HOST_SILENT_EXIT = {HOST_SILENT_EXIT} " in (_NATIVE / "wire.c").read_text()
+    assert f"HOST_SILENT_EXIT = {protocol.HOST_SILENT_EXIT} " in (_NATIVE / "wire.c").read_text()
 
 
 def test_probe_prints_one_line(program: Path) -> None:
@@ -260,7 +248,7 @@ def test_probe_prints_one_line(program: Path) -> None:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: MeasureSettings) -> None:
+def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """Rows are read by the host's strict reader, so their form is right; here are their values."""
     jobs = [agent.job(f"sub/{count}", subtraction(count)) for count in (1, 10, 1000)]
     results, starts = agent.measure(replace(quick, block_size=2), *jobs)
@@ -270,10 +258,10 @@ def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: MeasureSettings) -
         assert row.flags in ((), ("contended",), ("throttled",), ("contended", "throttled"))
         assert row.loops * min(row.wall_samples_ns) > 1000 * quick.min_sample_us / 10
         assert row.sentinel_ns > 0
-    assert starts[0] == Start("sub/1", "sentinel")
+    assert starts[0] == protocol.Start("sub/1", "sentinel")
 
 
-def test_a_row_does_what_the_settings_say(agent: Agent, quick: MeasureSettings) -> None:
+def test_a_row_does_what_the_settings_say(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """Warm-up by count and by time, and as many samples as asked for."""
     job = agent.job("a", subtraction(10))
     settings = replace(quick, rounds=3, samples_per_round=4, warmup_runs=1234, warmup_min_ms=2)
@@ -283,7 +271,7 @@ def test_a_row_does_what_the_settings_say(agent: Agent, quick: MeasureSettings) 
     assert len(results["a"].samples_ns) == 12
 
 
-def test_two_threads_are_measured_on_the_wall(agent: Agent, quick: MeasureSettings) -> None:
+def test_two_threads_are_measured_on_the_wall(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """One thread's clock does not see the other thread's work."""
     one, _ = agent.measure(quick, agent.job("a", subtraction(10)))
     two, _ = agent.measure(replace(quick, threads=2), agent.job("a", subtraction(10)))
@@ -292,12 +280,12 @@ def test_two_threads_are_measured_on_the_wall(agent: Agent, quick: MeasureSettin
     assert two["a"].samples_ns == two["a"].wall_samples_ns
 
 
-def test_the_order_of_visits_follows_the_seed(agent: Agent, quick: MeasureSettings) -> None:
+def test_the_order_of_visits_follows_the_seed(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """The jobs of a block are begun in an order that the seed chooses, and the sentinel is read around each round."""
     jobs = [agent.job(f"{count}", subtraction(count)) for count in range(1, 7)]
     plan = replace(quick, rounds=3, block_size=100, seed=5, min_sample_us=4000)  # starts are told to the millisecond
 
-    def begun(settings: MeasureSettings) -> list[str]:
+    def begun(settings: protocol.MeasureSettings) -> list[str]:
         results, starts = agent.measure(settings, *jobs)
         assert sum(start.phase == "sentinel" for start in starts) == 1 + 3 + 1
         return sorted(results, key=lambda job_id: results[job_id].started_at)
@@ -308,21 +296,21 @@ def test_the_order_of_visits_follows_the_seed(agent: Agent, quick: MeasureSettin
     assert begun(replace(plan, seed=6)) != first
 
 
-def test_denormal_outputs_are_flagged(agent: Agent, quick: MeasureSettings) -> None:
+def test_denormal_outputs_are_flagged(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """Some CPUs compute them slowly, so such a row is not like others."""
     results, _ = agent.measure(quick, agent.job("tiny", remainder(16, 1.5e-38)), agent.job("plain", remainder(16, 0.5)))
     assert "denormal" in results["tiny"].flags
     assert "denormal" not in results["plain"].flags
 
 
-def test_any_printable_job_id_comes_back(agent: Agent, quick: MeasureSettings) -> None:
+def test_any_printable_job_id_comes_back(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """Quotes, backslashes and what JSON writes as two surrogates."""
     job_id = 'conv "3×3" \\ 😀 é'
     results, _ = agent.measure(quick, agent.job(job_id, subtraction(10)))
     assert results[job_id].ok
 
 
-def test_a_file_that_is_no_model_fails_and_the_rest_is_measured(agent: Agent, quick: MeasureSettings) -> None:
+def test_a_file_that_is_no_model_fails_and_the_rest_is_measured(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """Also when it is the one that should have been the sentinel."""
     results, _ = agent.measure(quick, agent.job("bad", b"no model"), agent.job("good", subtraction(10)))
     assert not results["bad"].ok
@@ -331,21 +319,23 @@ def test_a_file_that_is_no_model_fails_and_the_rest_is_measured(agent: Agent, qu
     assert results["good"].sentinel_ns > 0
 
 
-def test_a_file_under_a_wrong_name_is_not_measured(agent: Agent, quick: MeasureSettings) -> None:
+def test_a_file_under_a_wrong_name_is_not_measured(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """The host would take its row for another model's."""
-    wrong = Job("changed", agent.store(subtraction(10), name="0" * 64))
-    missing = Job("missing", "1" * 64)
+    wrong = protocol.Job("changed", agent.store(subtraction(10), name="0" * 64))
+    missing = protocol.Job("missing", "1" * 64)
     results, _ = agent.measure(quick, wrong, missing)
     assert "hash" in results["changed"].error
     assert "No such file" in results["missing"].error
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
-def test_what_a_damaged_model_kills_is_announced_before(agent: Agent, quick: MeasureSettings, share: float) -> None:
+def test_what_a_damaged_model_kills_is_announced_before(
+    agent: Agent, quick: protocol.MeasureSettings, share: float
+) -> None:
     """A truncated file fails, or the runtime dies of it after the line that says whose fault that is."""
     whole = subtraction(10)
     job = agent.job("cut", whole[: int(len(whole) * share)])
-    agent.send(*plan_lines(quick, job, [job]))
+    agent.send(*protocol.plan_lines(quick, job, [job]))
     said = [json.loads(agent.some_line())]
     while (line := agent.line()) is not None and said[-1]["type"] != "end":
         said.append(json.loads(line))
@@ -362,19 +352,19 @@ def test_what_a_damaged_model_kills_is_announced_before(agent: Agent, quick: Mea
 def test_a_job_above_its_time_limit_is_ended_by_the_kernel(agent: Agent) -> None:
     """The limit holds inside library code: SIGALRM has its default action."""
     job = agent.job("slow", subtraction(10))
-    agent.send(*plan_lines(MeasureSettings(time_limit_s=0.05, warmup_min_ms=100_000), job, [job]))
+    agent.send(*protocol.plan_lines(protocol.MeasureSettings(time_limit_s=0.05, warmup_min_ms=100_000), job, [job]))
     assert json.loads(agent.some_line()) == {"type": "start", "job": "slow", "phase": "sentinel"}
     assert agent.process.wait(_TIMEOUT_S) == -signal.SIGALRM
 
 
-def test_a_job_that_would_exceed_its_time_limit_is_not_begun(agent: Agent, quick: MeasureSettings) -> None:
+def test_a_job_that_would_exceed_its_time_limit_is_not_begun(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """The estimate of the warm-up says so beforehand."""
     results, starts = agent.measure(replace(quick, min_sample_us=1e7, time_limit_s=10), agent.job("a", subtraction(10)))
     assert "the time limit is 10 s" in results["a"].error
     assert all(start.phase != "measure" for start in starts)
 
 
-def test_a_plan_pins_the_agent_and_the_next_one_lets_it_go(agent: Agent, quick: MeasureSettings) -> None:
+def test_a_plan_pins_the_agent_and_the_next_one_lets_it_go(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """A mask holds for its own plan."""
     cpus = os.sched_getaffinity(0)
     last = max(cpus)
@@ -385,10 +375,10 @@ def test_a_plan_pins_the_agent_and_the_next_one_lets_it_go(agent: Agent, quick: 
     assert os.sched_getaffinity(pid) == cpus
 
 
-def test_cpus_that_are_not_there_are_refused(agent: Agent, quick: MeasureSettings) -> None:
+def test_cpus_that_are_not_there_are_refused(agent: Agent, quick: protocol.MeasureSettings) -> None:
     """The reason names them and those that are."""
     job = agent.job("a", subtraction(10))
-    agent.send(*plan_lines(replace(quick, cpu_mask=1 << 1000), job, [job]))
+    agent.send(*protocol.plan_lines(replace(quick, cpu_mask=1 << 1000), job, [job]))
     refusal = json.loads(agent.some_line())
     assert refusal["type"] == "fatal"
     assert "cannot pin to CPUs [1000]; allowed are [" in refusal["reason"]
@@ -425,13 +415,13 @@ def test_outputs_are_those_of_the_interpreter(agent: Agent, model: bytes) -> Non
 def test_inputs_of_a_wrong_size_fail_with_both_sizes(agent: Agent) -> None:
     """Nothing is filled up or cut off."""
     answer = agent.outputs(agent.job("a", subtraction(10)), agent.store(b"x" * 79, "bin"))
-    assert answer == Failed("the inputs have 79 bytes, the model takes 80")
+    assert answer == protocol.Failed("the inputs have 79 bytes, the model takes 80")
 
 
 def test_inputs_under_a_wrong_name_fail(agent: Agent) -> None:
     """A blob that changed on the device gives no outputs."""
     answer = agent.outputs(agent.job("a", subtraction(10)), agent.store(b"x" * 80, "bin", name="0" * 64))
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, protocol.Failed)
     assert "hash" in answer.error
 
 
@@ -439,7 +429,7 @@ def test_outputs_too_long_for_a_line_fail(agent: Agent) -> None:
     """The host reads lines of one MiB at most."""
     count = 200_000
     answer = agent.outputs(agent.job("a", subtraction(count)), agent.store(bytes(8 * count), "bin"))
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, protocol.Failed)
     assert "800000 bytes" in answer.error
 
 
@@ -456,7 +446,7 @@ def test_nodes_come_in_the_order_of_execution_with_their_kernels(agent: Agent) -
 
 def test_nodes_of_a_file_that_is_no_model_fail(agent: Agent) -> None:
     """And the agent goes on."""
-    assert isinstance(agent.nodes(agent.job("bad", b"no model"), runs=1), Failed)
+    assert isinstance(agent.nodes(agent.job("bad", b"no model"), runs=1), protocol.Failed)
     assert isinstance(agent.nodes(agent.job("good", subtraction(10)), runs=1), tuple)
 
 
@@ -492,8 +482,8 @@ _HOSTILE = [
 def test_a_line_that_is_no_request_ends_the_agent_with_a_reason(agent: Agent, line: bytes) -> None:
     """It neither crashes nor guesses."""
     agent.send(line)
-    said = parse_greeting(agent.some_line())
-    assert isinstance(said, Refusal)
+    said = protocol.parse_greeting(agent.some_line())
+    assert isinstance(said, protocol.Refusal)
     assert not said.busy
     assert agent.process.wait(_TIMEOUT_S) == 1
 
@@ -505,9 +495,9 @@ def test_no_line_makes_it_touch_memory_that_is_not_its_own(
     data: st.DataObject, checked_program: Path, tmp_path: Path
 ) -> None:
     """Compiled with the address and undefined-behaviour checks, it ends in order whatever the host sends."""
-    job = Job("a" * 60, "0" * 64)
+    job = protocol.Job("a" * 60, "0" * 64)
     plan = [
-        *plan_lines(MeasureSettings(cpu_mask=1), job, [job]),
+        *protocol.plan_lines(protocol.MeasureSettings(cpu_mask=1), job, [job]),
         outputs_line(job, "0" * 64, 1, []),
         nodes_line(job, 1, 1),
     ]

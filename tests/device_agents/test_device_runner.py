@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -194,7 +195,7 @@ def test_a_sentinel_that_is_measured_too_has_a_row_of_its_own(bench: Callable[..
     """The sentinel's row holds the samples of its visits and no readings."""
     row = bench({"a": "1000 1", "b": "2000 1"}, lambda seen: 0.5 if seen.endswith("S") else 1.0).of("row", job="a")[0]
     assert set(row["samples_ns"]) == {1000}
-    assert len(row["samples_ns"]) == MeasureSettings().samples
+    assert len(row["samples_ns"]) == MeasureSettings().least_samples
 
 
 def test_each_job_is_measured_once_however_slow_the_machine_gets(bench: Callable[..., Wire]) -> None:
@@ -206,13 +207,14 @@ def test_each_job_is_measured_once_however_slow_the_machine_gets(bench: Callable
 def test_a_full_block_of_short_operators_is_one_block(bench: Callable[..., Wire]) -> None:
     """With the defaults 512 operators of 5 µs are visited together, so that each round takes its time."""
     wire = bench({str(number): f"{5000 + number} 1" for number in range(MeasureSettings().block_size)})
-    assert phases(wire) == "S" + ("S" + 512 * "m") * 16 + "S" + 512 * "r"
+    assert phases(wire) == "S" + ("S" + 512 * "m") * 6 + "S" + 512 * "r"
 
 
 def test_a_block_closes_before_it_takes_too_long(bench: Callable[..., Wire], runner: ModuleType) -> None:
     """Slow networks come home a few at a time, however many would fit a block."""
-    wire = bench({str(number): f"{100_000_000 + number} 1" for number in range(6)}, rounds=10, samples_per_round=4)
-    assert runner.BLOCK_NS / (40 * 100_000_000) == 2
+    contents = {str(number): f"{100_000_000 + number} 1" for number in range(6)}
+    wire = bench(contents, rounds=10, least_rounds=10, samples_per_round=4)
+    assert runner.BLOCK_NS / (50 * 100_000_000) < 2  # with a run before each visit to settle the caches
     assert phases(wire) == "S" + (10 * "Smm" + "S" + "rr") * 3
 
 
@@ -223,6 +225,74 @@ def test_a_block_closes_before_it_takes_too_much_memory(
     monkeypatch.setattr(runner, "BLOCK_BYTES", 3 * (len("1000 1") + 400))
     wire = bench({str(number): f"{1000 + number} 1" for number in range(5)}, rounds=1)
     assert phases(wire) == "S" + "SmmmS" + "rrr" + "SmmS" + "rr"
+
+
+@pytest.mark.parametrize(
+    ("factors", "visits"),
+    [
+        ([1.0, 1.3, 1.0, 1.3, 1.02, 1.3, 1.004], 7),  # two fast visits may be chance, the third best agrees
+        ([1.0, 1.0, 1.0, 1.0], 4),  # as few as they may be
+        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8], 9),  # as many as they may be
+    ],
+)
+def test_a_job_is_visited_until_its_best_visits_agree(
+    factors: list[float], visits: int, bench: Callable[..., Wire]
+) -> None:
+    """Between the least rounds and the most, a job is done when its three best visits are within the bound."""
+
+    def slowness(seen: str) -> float:
+        return factors[seen.count("m") - 1] if seen.endswith("m") else 1.0
+
+    wire = bench({"a": "1000 1"}, slowness, rounds=9, least_rounds=4, agreement=0.005)
+    assert phases(wire) == "S" + visits * "Sm" + "S" + "r"
+    assert len(wire.of("row")[0]["samples_ns"]) == visits * MeasureSettings().samples_per_round
+
+
+def test_a_job_that_is_done_is_left_out_of_further_rounds(bench: Callable[..., Wire], runner: ModuleType) -> None:
+    """Only what does not agree yet costs device time: one job's samples are all the same, the other's never are."""
+    slower = itertools.count(1)
+    plain = runner.Batch.visit
+
+    def visit(batch: Any, candidate: Any, block: Any) -> None:
+        plain(batch, candidate, block)
+        if candidate.job_id == "b":
+            block.samples["b"] = [(next(slower) * 1000, 1) for _ in block.samples["b"]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.Batch, "visit", visit)
+        wire = bench({"a": "1000 1", "b": "2000 1"}, rounds=5, least_rounds=3)
+    visited = [line["job"] for line in wire.of("start", phase="measure")]
+    assert (visited.count("a"), visited.count("b")) == (3, 5)
+
+
+def test_a_job_that_has_had_its_time_is_done(
+    bench: Callable[..., Wire], runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long network gets its least rounds and no more, however much they differ."""
+    seconds = itertools.count()
+    monkeypatch.setattr(runner.time, "monotonic", lambda: float(next(seconds)))  # each look is a second later
+    wire = bench({"a": "1000 1"}, lambda seen: 1 + seen.count("m"), rounds=9, least_rounds=3, enough_s=1.0)
+    assert phases(wire) == "S" + 3 * "Sm" + "S" + "r"
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "run_ns", "loops", "runs"),
+    [
+        (1000, 5000, 4, 1),
+        (1000, 5000, 32, 8),
+        (4 << 20, 1_000_000, 1, 5),
+        (40 << 20, 5_000_000, 1, 11),
+        (40 << 20, 20_000_000, 1, 4),
+    ],
+    ids=["small", "short", "large", "larger", "slow"],
+)
+def test_a_model_settles_before_each_visit(
+    size_bytes: int, run_ns: int, loops: int, runs: int, runner: ModuleType
+) -> None:
+    """Weights that others drove out of the caches come back in runs that do not count, bounded in number and time."""
+    candidate = runner.Candidate("a", lambda: None, size_bytes)
+    candidate.run_ns, candidate.loops = run_ns, loops
+    assert runner.settling_runs(candidate) == runs
 
 
 def test_a_batch_without_any_good_model_is_all_failed_rows(bench: Callable[..., Wire]) -> None:

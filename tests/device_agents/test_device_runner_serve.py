@@ -314,7 +314,7 @@ def test_outputs_that_no_line_can_carry_are_a_failure(place: Place, runner: Modu
     """A model with megabytes of output is told as such, instead of a line that the host must refuse."""
     count = runner.MAX_OUTPUT_BYTES // 4 + 1
     content = micro_model(OpSpec.parse(f"add;float32;in=1x1x1x{count},1x1x1x{count}"))
-    _, failed = outputs_of(place, content, bytes(4 * count))
+    _, failed = outputs_of(place, content, bytes(8 * count))
     assert f"the outputs have {4 * count} bytes" in failed["error"]
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
+from model_shelf import ModelShelf
 
 from device_agents.device import Device
 from device_agents.engines.python import PythonEngine
@@ -21,9 +23,7 @@ from device_agents.errors import (
 from device_agents.protocol import JobResult, MeasureSettings
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
-
-if TYPE_CHECKING:
-    from tests.device_agents.conftest import ModelShelf
+from device_agents.work_folder import WorkFolder
 
 pytestmark = pytest.mark.slow  # real processes, one after the other
 
@@ -76,6 +76,24 @@ def test_a_garbage_model_is_a_failed_row_and_the_batch_goes_on(
     assert "ValueError" in rows["garbage"].error
     assert rows["good"].ok
     assert rows["good"].sentinel_ns > 0
+
+
+@pytest.mark.usefixtures("fake_runtime")
+def test_a_folder_that_another_session_takes_away_is_made_again(
+    host: Device, transport: Transport, work_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine a session leaves nothing behind: one that ends while another begins takes the folder along."""
+    plain, ends = WorkFolder.put, [True]
+
+    def put(folder: WorkFolder, *arguments: Any) -> None:
+        if ends and ends.pop():
+            shutil.rmtree(folder.path)
+        plain(folder, *arguments)
+
+    monkeypatch.setattr(WorkFolder, "put", put)
+    with Session(host, transport) as session:
+        assert session.hello.engine == "python"
+    assert not ends
 
 
 def test_several_threads_are_read_on_the_wall(

@@ -9,21 +9,28 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from model_shelf import ModelShelf
 
 from device_agents import server
 from device_agents.device import Device
-from device_agents.errors import DeviceBusy, DeviceNotReady, DeviceOffline, LinkLost, ProtocolError, RunnerFailed
+from device_agents.errors import (
+    DeviceBusy,
+    DeviceNotReady,
+    DeviceOffline,
+    LinkLost,
+    ProtocolError,
+    RunnerFailed,
+    TransportTimeout,
+)
 from device_agents.local import LocalProcess, LocalTransport
 from device_agents.protocol import MeasureSettings
+from device_agents.server import RunnerDied
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
-
-if TYPE_CHECKING:
-    from tests.device_agents.conftest import ModelShelf
 
 pytestmark = pytest.mark.slow  # real processes, one after the other
 
@@ -230,6 +237,59 @@ def test_who_waits_for_the_lock_is_told_that_the_host_is_there(host: Device, mon
     patient = f"import sys\nassert 'alive' in sys.stdin.readline(){_GREETING}sys.stdin.read()"
     with Session(host, ScriptedTransport(patient), SessionLimits(lock_wait_s=30)) as session:
         assert session.hello.engine == "python"
+
+
+# Greets, then waits for one line of the host and says it back as its last words.
+_LISTENER = f"{_GREETING}import sys\nraise SystemExit(sys.stdin.readline())"
+
+
+def test_who_waits_for_a_batch_is_told_that_the_host_is_there(
+    host: Device, shelf: ModelShelf, quick: MeasureSettings, monkeypatch: pytest.MonkeyPatch, ends_within: Ends
+) -> None:
+    """To make the files of a batch may take longer than the minute after which a server gives up."""
+    monkeypatch.setattr(server, "ALIVE_EVERY_S", 0.0)
+    transport = ScriptedTransport(_LISTENER)
+    with Session(host, transport) as session:
+        session.still_here()
+        assert ends_within(transport.pids[0], 20)
+        assert session._server is not None
+        with pytest.raises(RunnerDied, match="alive"):  # which is what the server has heard
+            session._server.line(20.0)
+
+
+def test_before_it_is_due_nothing_is_said(host: Device) -> None:
+    """Every line wakes the device, where something may be measured."""
+    transport = ScriptedTransport(_LISTENER)
+    with Session(host, transport) as session:
+        session.still_here()
+        session.still_here()
+        assert session._server is not None
+        with pytest.raises(TransportTimeout):  # it still waits for its line
+            session._server.line(0.0)
+
+
+# Says without a pause which job it runs, for ten seconds or until it has heard that the host is there.
+_CHATTERBOX = """
+import json, select, sys
+for _ in range(json.loads(sys.stdin.readline())["jobs"]):
+    sys.stdin.readline()
+for _ in range(100):
+    print('{"type": "start", "job": "a", "phase": "sentinel"}')
+    if select.select([sys.stdin], [], [], 0.1)[0]:
+        print('{"type": "failed", "job": "a", "error": "heard %s"}' % json.loads(sys.stdin.readline())["type"])
+        print('{"type": "end"}')
+        sys.stdin.read()
+"""
+
+
+def test_who_answers_without_a_pause_is_told_that_the_host_is_there(
+    host: Device, shelf: ModelShelf, quick: MeasureSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch may last for hours, and its server gives up on a host that only ever listens."""
+    monkeypatch.setattr(server, "ALIVE_EVERY_S", 0.5)
+    with Session(host, ScriptedTransport(_GREETING + _CHATTERBOX)) as session:
+        (row,) = session.measure([shelf.job("a", "burn 10")], shelf.models, replace(quick, rounds=100))
+    assert row.error == "heard alive"
 
 
 class LostTransport(LocalTransport):

@@ -85,7 +85,7 @@ def make_wheel(folder: Path, version: str, interpreter: str = "class Interpreter
 def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take all wheels of the folder given, without asking pip which fit: it needs most of a second."""
 
-    def take(target: WheelTarget, source: Path, note: object, *, newest: bool) -> tuple[Path, ...]:
+    def take(target: WheelTarget, source: Path, note: object, *, newest: bool, package: str) -> tuple[Path, ...]:
         return tuple(source.glob("*.whl"))
 
     monkeypatch.setattr(setup, "gather", take)
@@ -197,7 +197,7 @@ def test_wheels_are_kept_for_the_next_time(tmp_path: Path, monkeypatch: pytest.M
     """By version, and only as long as none of them has changed."""
     from device_agents import wheels
 
-    monkeypatch.setattr(wheels, "_pinned", lambda: "ai-edge-litert==9.9.9")
+    monkeypatch.setattr(wheels, "_pinned", lambda package: f"{package}==9.9.9")
     target = WheelTarget((3, 11), 36, "aarch64")
     make_wheel(tmp_path / "wheels", "9.9.9")
     (first,) = gather(target, tmp_path / "wheels", lambda text: None)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from requirements import require
 
 from device_agents.addresses import Address
 from device_agents.local import LocalTransport
@@ -239,8 +240,7 @@ def mount_small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     mount, umount = find_program("mount", "mount"), find_program("umount", "mount")
     command = [mount, "-t", "tmpfs", "-o", "size=1m,mode=0777", "edgekd-test", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no small disk: only root may mount one here ({done.stderr.strip()})")
+    require(done.returncode == 0, f"no small disk: only root may mount one here ({done.stderr.strip()})")
     yield str(folder)
     subprocess.run([umount, "--lazy", str(folder)], check=True)
 

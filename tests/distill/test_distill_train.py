@@ -97,6 +97,7 @@ def test_without_warm_up_training_begins_at_the_peak() -> None:
     assert learning_rate_at(0.0, Recipe(epochs=1, learning_rate=0.4, warmup_share=0.0)) == pytest.approx(0.4)
 
 
+@pytest.mark.slow  # a real training
 def test_training_learns_what_can_be_learnt(tiny_data: DataSet) -> None:
     """Classes that differ in brightness are told apart after a few epochs, and the loss falls."""
     results: list[EpochResult] = []
@@ -108,6 +109,7 @@ def test_training_learns_what_can_be_learnt(tiny_data: DataSet) -> None:
     assert [(result.epoch, result.epochs) for result in results] == [(i, 20) for i in range(1, 21)]
 
 
+@pytest.mark.slow  # three trainings
 @pytest.mark.parametrize(("killed_after", "threads"), [(1, 1), (2, 1), (3, 1), (2, 2)])
 def test_a_resumed_training_equals_an_undisturbed_one(
     lesson: Lesson, tmp_path: Path, killed_after: int, threads: int

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from single import graph_of_op
 from synthetic import NARROW, random_archs
 
-from edgekd.graph.ir import CONSTANT, INPUT, Node, graph_of_op, int8_graph, macs_of, out_shape_of
+from edgekd.graph.ir import (
+    INPUT,
+    Node,
+    int8_graph,
+    macs_of,
+    out_shape_of,
+    output_dtype,
+    output_names,
+    output_shapes,
+)
 from edgekd.spaces.layers import graph_of
 from latency_tables.op_spec import OpSpec
 
@@ -23,6 +33,13 @@ from latency_tables.op_spec import OpSpec
         ("add;float32;in=1x7x7x4,1x7x7x4", (1, 7, 7, 4)),
         ("mul;float32;in=1x1x1x4,1x7x7x4", (1, 7, 7, 4)),
         ("logistic;int8;in=1x1x1x4", (1, 1, 1, 4)),
+        ("max_pool_2d;float32;in=1x9x9x4;kernel=2x2;stride=2x2;padding=valid", (1, 4, 4, 4)),
+        ("max_pool_2d;float32;in=1x9x9x4;kernel=2x2;stride=2x2;padding=valid;pad=0x1x0x3", (1, 5, 6, 4)),
+        ("conv_2d;float32;in=1x9x9x4;out_channels=8;kernel=3x3;dilation=2x2;padding=valid", (1, 5, 5, 8)),
+        ("transpose_conv;float32;in=1x5x4x8;out_channels=3;kernel=3x3;stride=2x2", (1, 10, 8, 3)),
+        ("transpose_conv;float32;in=1x5x4x8;out_channels=3;kernel=3x3;stride=2x2;padding=valid", (1, 11, 9, 3)),
+        ("transpose_conv;float32;in=1x5x4x8;out_channels=3;stride=2x2;padding=valid", (1, 10, 8, 3)),
+        ("softmax;float32;in=1x10;out=1x10", (1, 10)),
     ],
 )
 def test_output_shapes_follow_from_the_operator(key: str, shape: tuple[int, ...]) -> None:
@@ -30,9 +47,9 @@ def test_output_shapes_follow_from_the_operator(key: str, shape: tuple[int, ...]
     assert out_shape_of(OpSpec.parse(key)) == shape
 
 
-def test_an_operator_that_cannot_be_written_is_named() -> None:
-    """The message lists what can be."""
-    with pytest.raises(ValueError, match="operator softmax cannot be written; known: conv_2d, "):
+def test_an_operator_whose_output_is_unknown_is_named() -> None:
+    """A kind without a short form names its outputs itself."""
+    with pytest.raises(ValueError, match="operator softmax does not say what comes out of it; its key must name out="):
         out_shape_of(OpSpec.parse("softmax;float32;in=1x10"))
 
 
@@ -42,6 +59,8 @@ def test_an_operator_that_cannot_be_written_is_named() -> None:
         ("conv_2d;float32;in=1x28x28x2;out_channels=8;kernel=3x3;stride=2x2", 14 * 14 * 8 * 9 * 2),
         ("depthwise_conv_2d;float32;in=1x7x7x4;out_channels=4;kernel=5x5", 7 * 7 * 4 * 25),
         ("fully_connected;float32;in=1x1x1x80;out_channels=10", 800),
+        ("conv_2d;float32;in=1x7x7x8;out_channels=8;kernel=3x3;groups=4", 7 * 7 * 8 * 9 * 2),
+        ("transpose_conv;float32;in=1x5x4x8;out_channels=3;kernel=3x3;stride=2x2", 5 * 4 * 8 * 9 * 3),
         ("add;float32;in=1x7x7x4,1x7x7x4", 0),
     ],
 )
@@ -52,13 +71,29 @@ def test_work_is_counted_in_multiply_accumulates(key: str, macs: int) -> None:
     assert graph_of_op(OpSpec.parse(key)).macs == macs
 
 
-def test_a_micro_model_reads_equal_inputs_twice_and_a_smaller_one_as_a_constant() -> None:
-    """An ADD of two feature maps has one input; the gate of a squeeze is part of the file."""
-    same = graph_of_op(OpSpec.parse("add;float32;in=1x7x7x4,1x7x7x4"))
-    assert same.nodes[0].inputs == (INPUT, INPUT)
-    gate = graph_of_op(OpSpec.parse("mul;float32;in=1x1x1x4,1x7x7x4"))
-    assert gate.nodes[0].inputs == (CONSTANT, INPUT)
-    assert gate.input_shape == (1, 7, 7, 4)
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [
+        ("conv_2d;float16;in=1x7x7x4;out_channels=4", "float32"),
+        ("conv_2d;dynamic_int8;in=1x7x7x4;out_channels=4", "float32"),
+        ("add;uint8;in=1x7x7x4,1x7x7x4", "uint8"),
+        ("add;float32;in=int32:4,int32:4", "int32"),
+        ("split;int8;in=cint32:scalar(3),1x7x7x8;out=1x7x7x4,1x7x7x4", "int8"),
+        ("quantize;uint8;in=int8:1x10", "uint8"),
+        ("dequantize;int8;in=1x10", "float32"),
+    ],
+)
+def test_output_types_follow_from_the_first_activation(key: str, dtype: str) -> None:
+    """Constants, packed weights among them, do not decide."""
+    assert output_dtype(OpSpec.parse(key)) == dtype
+
+
+def test_each_output_has_a_name() -> None:
+    """The first bears the node's, as long as there is only one."""
+    split = OpSpec.parse("split;float32;in=cint32:scalar(3),1x7x7x8;out=1x7x7x4,1x7x7x4;@num_splits=2")
+    node = Node("parts", split, ("constant", INPUT), (1, 7, 7, 4))
+    assert output_names(node) == ["parts", "parts:1"]
+    assert output_shapes(split) == ((1, 7, 7, 4), (1, 7, 7, 4))
 
 
 @pytest.mark.parametrize("arch", random_archs(NARROW, 3, seed=1), ids=lambda arch: arch.arch_id)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,18 +19,12 @@ from edgekd.graph.tflite_reader import read_ops
 from edgekd.profile import all_ops
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
-from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
+from latency_tables.op_spec import DTYPES, OpSpec
 
 OPS = all_ops(NARROW)
 SAMPLE = OPS[:: len(OPS) // 60]
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
-
-
-def as_written(op: OpSpec) -> OpSpec:
-    """Give an operator as its micro-model holds it: a broadcast operand is a constant there."""
-    largest = max(op.inputs, key=lambda tensor: tensor.shape[1] * tensor.shape[2] if len(tensor.shape) == 4 else 0)
-    return replace(op, inputs=tuple(TensorSpec(t.shape, constant=t.shape != largest.shape) for t in op.inputs))
 
 
 def network(dtype: str, seed: int = 0) -> Graph:
@@ -42,7 +35,7 @@ def network(dtype: str, seed: int = 0) -> Graph:
 def check_micro_model(op: OpSpec) -> None:
     """Load one operator's file, run it, and read it back."""
     content = micro_model(op)
-    assert read_ops(content) == [as_written(op)]
+    assert read_ops(content) == [op]
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     interpreter.invoke()

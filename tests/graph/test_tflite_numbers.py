@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from single import graph_of_op
 from synthetic import NARROW, random_archs, random_network
 
 from edgekd.export.quantize import calibrate_ranges
-from edgekd.graph.ir import LayerWeights, graph_of_op, int8_graph, out_shape_of
+from edgekd.graph.ir import LayerWeights, int8_graph, out_shape_of
 from edgekd.graph.micro import random_parameters
 from edgekd.graph.quantization import activation_qparams, quantize_weights, tensor_qparams
 from edgekd.graph.tflite_writer import write_tflite

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency_tables.calibrate import MIN_NETWORKS, Observation, calibrate
+from latency_tables.calibrate import MIN_NETWORKS, Observation, calibrate, own_ms, uncalibrated
 
 
 def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: float = 0.0) -> list[Observation]:
@@ -34,27 +34,60 @@ def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: 
 def test_it_recovers_the_coefficients_that_made_the_data(
     scale: float, per_op_ms: float, per_mb_ms: float, offset_ms: float, seed: int
 ) -> None:
-    """Without noise the fit is exact, and so is the prediction of every network left out."""
+    """Without noise every network left out is predicted far better than one can be measured.
+
+    The coefficients themselves are held back a little by what physics says.
+    """
     fit = calibrate(observations(24, seed, (scale, per_op_ms, per_mb_ms, offset_ms)))
-    found = (fit.scale, fit.per_op_ms, fit.per_mb_ms, fit.offset_ms)
-    assert found == pytest.approx((scale, per_op_ms, per_mb_ms, offset_ms), abs=1e-6)
-    assert fit.heldout_max_error < 1e-6
+    assert fit.heldout_max_error < 0.01
+    assert fit.scale == pytest.approx(scale, rel=0.05)
     assert fit.networks == 24
 
 
 def test_the_error_is_that_of_networks_left_out() -> None:
-    """Leaving each network out by hand, with the normal equations, gives the mean and the maximum that are kept."""
+    """Leaving each network out by hand gives the mean and the maximum that are kept."""
     data = observations(16, 3, (0.9, 0.001, 0.1, 0.01), noise=0.05)
-    relative = np.array([[o.rows_ms, o.operators, o.weight_mb, 1.0] for o in data]) / [[o.measured_ms] for o in data]
     errors = []
-    for left_out in range(len(data)):
-        rest = np.delete(relative, left_out, axis=0)
-        solution = np.linalg.solve(rest.T @ rest, rest.sum(axis=0))
-        errors.append(abs(relative[left_out] @ solution - 1))
+    for number, one in enumerate(data):
+        rest = calibrate(data[:number] + data[number + 1 :])
+        terms = (rest.scale * one.rows_ms, rest.per_op_ms * one.operators, rest.per_mb_ms * one.weight_mb)
+        errors.append(abs((sum(terms) + rest.offset_ms) / one.measured_ms - 1))
     fit = calibrate(data)
-    assert fit.heldout_mean_error == pytest.approx(np.mean(errors), rel=1e-6)
-    assert fit.heldout_max_error == pytest.approx(max(errors), rel=1e-6)
-    assert np.mean(np.array(errors) <= fit.interval_error * (1 + 1e-9)) >= 0.9
+    assert fit.heldout_mean_error == pytest.approx(np.mean(errors))
+    assert fit.heldout_max_error == pytest.approx(max(errors))
+    assert fit.heldout_mean_error < fit.interval_error < fit.heldout_max_error
+
+
+@pytest.mark.parametrize("draw", ["normal", "laplace", "uniform"])
+def test_nine_of_ten_intervals_hold(draw: str) -> None:
+    """Over many tables, about 90 % of further networks are within the interval, whatever the errors are drawn from."""
+    rng, inside = np.random.default_rng(5), []
+    for seed in range(60):
+        data = observations(40, seed, (0.9, 0.001, 0.1, 0.01))
+        noise = {"normal": rng.normal(0, 1, 40), "laplace": rng.laplace(0, 0.7, 40), "uniform": rng.uniform(-2, 2, 40)}
+        data = [
+            dataclasses.replace(one, measured_ms=one.measured_ms * (1 + 0.02 * off))
+            for one, off in zip(data, noise[draw], strict=True)
+        ]
+        fit = calibrate(data[:20])
+        for one in data[20:]:
+            terms = (fit.scale * one.rows_ms, fit.per_op_ms * one.operators, fit.per_mb_ms * one.weight_mb)
+            inside.append(abs((sum(terms) + fit.offset_ms) / one.measured_ms - 1) <= fit.interval_error)
+    assert 0.86 <= np.mean(inside) <= 0.95
+
+
+def test_the_fixed_cost_is_taken_from_a_row_but_never_all_of_it() -> None:
+    """A row is left with its own time; one that is all fixed cost keeps a little, for nothing is free."""
+    assert own_ms(0.010, 0.001) == pytest.approx(0.009)
+    assert 0 < own_ms(0.001, 0.001) < 0.0001
+
+
+def test_without_networks_sums_are_plain_and_the_interval_wide() -> None:
+    """Physics says scale 1 and one call; the interval says how little that is worth."""
+    fit = uncalibrated(0.001)
+    assert (fit.scale, fit.per_op_ms, fit.per_mb_ms, fit.offset_ms) == (1.0, 0.0, 0.0, 0.001)
+    assert fit.networks == 0
+    assert fit.interval_error >= 0.2
 
 
 def test_one_network_that_fits_nothing_shows_in_the_maximum() -> None:

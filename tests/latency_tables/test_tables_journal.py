@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import small_disk
 
-from latency_tables.errors import FileDamaged, FileNotWritable, OtherSettings
-from latency_tables.journal import MAX_LINE_BYTES, Journal, read_journal
+from latency_tables.errors import FileDamaged, FileExists, FileNotWritable, OtherSettings
+from latency_tables.journal import MAX_LINE_BYTES, Journal, read_bytes, read_journal, sealed_lines, write_new
 
 HEADER = {"format": "test", "version": 1, "name": "Zürich"}
 ENTRIES: list[dict[str, Any]] = [{"n": 1, "text": "ä\n"}, {"n": 2, "list": [1.5, None, True]}, {"n": 3}]
@@ -35,19 +37,29 @@ def path(tmp_path: Path) -> Path:
     return journal.path
 
 
-@settings(max_examples=40)
-@given(st.lists(st.dictionaries(texts, values, max_size=3), max_size=4))
-def test_what_was_appended_is_read_again(entries: list[dict[str, Any]]) -> None:
+def read_all(path: Path) -> list[dict[str, Any]]:
+    """Read header and entries."""
+    contents = read_journal(path)
+    return [contents.header, *contents.entries]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.dictionaries(texts.filter(lambda name: name != "crc"), values, max_size=3), max_size=4), st.booleans()
+)
+def test_what_was_appended_is_read_again(entries: list[dict[str, Any]], sealed: bool) -> None:
     """Opening gives the entries in order, whatever their text holds, and opening does not change the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
-        journal = Journal(path, HEADER)
+        journal = Journal(path, HEADER, sealed=sealed)
         for entry in entries:
             journal.append(entry)
         before = path.read_bytes()
-        assert Journal(path, HEADER).entries == journal.entries == entries
-        assert read_journal(path) == [HEADER, *entries]
+        assert Journal(path, HEADER, sealed=sealed).entries == journal.entries == entries
+        assert read_all(path) == [HEADER, *entries]
         assert path.read_bytes() == before
+        if sealed:
+            assert "".join(sealed_lines(HEADER, entries)).encode() == before
 
 
 def test_a_kill_costs_the_line_it_cut_and_nothing_else(path: Path) -> None:
@@ -76,6 +88,7 @@ def test_a_kill_costs_the_line_it_cut_and_nothing_else(path: Path) -> None:
         (b'{"n": "\xff"}', "no JSON"),
         (b'{"n": ' + b"9" * 5000 + b"}", "no JSON"),
         (b"[" * 100_000, "no JSON"),
+        (b'{"n": 1, "n": 2}', "a field is there twice"),
         (b"{}" + b" " * MAX_LINE_BYTES, "bytes are no line"),
     ],
     ids=lambda value: value[:12] if isinstance(value, bytes) else value,
@@ -85,7 +98,7 @@ def test_damage_in_the_middle_is_refused_with_its_line(path: Path, line: bytes, 
     lines = path.read_bytes().split(b"\n")
     damaged = b"\n".join([*lines[:2], line, *lines[3:]])
     path.write_bytes(damaged)
-    for read in (lambda: Journal(path, HEADER), lambda: read_journal(path)):
+    for read in (lambda: Journal(path, HEADER), lambda: read_all(path)):
         with pytest.raises(FileDamaged, match=reason) as caught:
             read()
         assert f"{path}, line 3: " in str(caught.value)
@@ -144,6 +157,15 @@ def test_an_entry_that_is_no_json_is_refused_before_it_is_written(path: Path) ->
     assert journal.entries == ENTRIES
 
 
+def test_a_sealed_entry_does_not_bring_its_own_checksum(tmp_path: Path) -> None:
+    """It could not be read again."""
+    journal = Journal(tmp_path / "sealed.jsonl", HEADER, sealed=True)
+    before = journal.path.read_bytes()
+    with pytest.raises(ValueError, match="checksum's name, crc"):
+        journal.append({"n": 1, "crc": "00000000"})
+    assert journal.path.read_bytes() == before
+
+
 def test_reading_needs_a_file_with_a_header(tmp_path: Path) -> None:
     """A missing file, a folder and an empty file are refused in words."""
     for path in (tmp_path / "missing", tmp_path):
@@ -152,6 +174,16 @@ def test_reading_needs_a_file_with_a_header(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(FileDamaged, match="there is no header"):
         read_journal(tmp_path / "empty")
+
+
+def test_a_file_without_end_is_refused(path: Path) -> None:
+    """A device, or a file of more bytes than any journal has."""
+    with pytest.raises(FileDamaged, match="zero, line 1: more than 999 bytes"):
+        read_bytes(Path("/dev/zero"), 999)
+    size = path.stat().st_size
+    assert len(read_bytes(path, size)) == size
+    with pytest.raises(FileDamaged, match=f"line 1: more than {size - 1} bytes are no file of this kind"):
+        read_bytes(path, size - 1)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -164,6 +196,74 @@ def append_all(journal: Journal, entries: list[dict[str, str]]) -> None:
     """Append until the disk is full."""
     for entry in entries:
         journal.append(entry)
+
+
+def test_what_a_kill_cut_is_told(path: Path) -> None:
+    """The bytes of the last line are counted, and a file of a part of its header has no header."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    contents = read_journal(path)
+    assert list(contents.entries) == ENTRIES[:-1]
+    assert contents.cut_bytes == len(whole.splitlines()[-1]) + 1 - 7
+    assert contents.size_bytes == len(whole) - 7
+    path.write_bytes(whole[:9])
+    with pytest.raises(FileDamaged, match="line 1: there is no header, only a part of a line"):
+        read_journal(path)
+
+
+def test_a_sealed_journal_is_not_continued_without_checksums(tmp_path: Path) -> None:
+    """Nor the other way round: one file has them in all lines or in none."""
+    path = tmp_path / "journal.jsonl"
+    for sealed in (True, False):
+        path.unlink(missing_ok=True)
+        Journal(path, HEADER, sealed=sealed)
+        with pytest.raises(FileDamaged, match=f"the header has {'a' if sealed else 'no'} checksum"):
+            Journal(path, HEADER, sealed=not sealed)
+
+
+def test_a_new_file_is_whole_and_takes_no_other_files_place(tmp_path: Path) -> None:
+    """An existing file is named and left as it is, and nothing is left beside it."""
+    path = tmp_path / "new"
+    write_new(path, "whole")
+    with pytest.raises(FileExists, match="new exists and is never overwritten; name another file"):
+        write_new(path, b"other")
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotWritable, match="No such file or directory"):
+        write_new(tmp_path / "missing" / "new", "whole")
+
+
+def test_two_writers_of_one_new_file_do_not_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that comes to the name last is refused, even if there was no such file when it began."""
+    path = tmp_path / "new"
+    monkeypatch.setattr(Path, "chmod", lambda self, mode: path.write_text("the other's"))  # just before the naming
+    with pytest.raises(FileExists):
+        write_new(path, "mine")
+    assert path.read_text() == "the other's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_links_gets_the_file_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the file is renamed, if there is none of its name."""
+
+    def refuse(*paths: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_new(tmp_path / "new", "whole")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("new", "whole")]
+
+
+def test_a_new_file_on_a_full_disk_is_not_there(tmp_path: Path) -> None:
+    """The message says why, and no part of it stays."""
+    with small_disk(tmp_path / "disk", 4 * 4096) as disk:
+        with pytest.raises(FileNotWritable, match="No space left on device"):
+            write_new(disk / "new", bytes(1 << 20))
+        assert list(disk.iterdir()) == []
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:

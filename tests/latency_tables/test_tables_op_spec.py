@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from latency_tables.errors import OpSyntaxError, TableError
-from latency_tables.op_spec import ACTIVATIONS, OP_DTYPES, TENSOR_DTYPES, OpSpec, TensorSpec
+from latency_tables.op_spec import ACTIVATIONS, OP_DTYPES, TENSOR_DTYPES, OpSpec, TensorSpec, check_key
 
 dimensions = st.integers(1, 1 << 24)
 pairs = st.tuples(dimensions, dimensions)
@@ -46,6 +46,7 @@ specs = st.builds(
 def test_a_key_reads_back_as_its_operator(spec: OpSpec) -> None:
     """OpSpec.parse is the inverse of key."""
     assert OpSpec.parse(spec.key) == spec
+    check_key(spec.key)
 
 
 def test_a_key_names_only_what_differs_from_the_defaults() -> None:
@@ -72,10 +73,16 @@ def test_a_changed_key_is_refused_or_is_the_key_of_another_operator(spec: OpSpec
 
 
 def _refused_or_canonical(text: str) -> bool:
+    """Read a text, and see that the quick check says the same of it."""
     try:
-        return OpSpec.parse(text).key == text
-    except OpSyntaxError:
-        return True
+        check_key(text)
+        checked = ""
+    except OpSyntaxError as error:
+        checked = str(error)
+    try:
+        return OpSpec.parse(text).key == text and not checked
+    except OpSyntaxError as error:
+        return str(error) == checked
 
 
 @pytest.mark.parametrize(
@@ -98,6 +105,8 @@ def _refused_or_canonical(text: str) -> bool:
         ("pad;float32;in=1x8,cint32:2(1)", "1 values"),
         ("pad;float32;in=1x8,int32:1(1)", "no constant"),
         ("pad;float32;in=1x8;@b=1;@a=1", "alphabet"),
+        ("pad;float32;in=1x8;@a=1;@a=1", "alphabet"),
+        ("pad;float32;in=1x8;@a=1;pad=1x1x1x1", "canonical"),
         ("pad;float32;in=1x8;@a=a b", "unknown field"),
         ("conv_2d;float32;in=1x8;pad=1x1", "must have 4"),
         ("conv_2d;float32;in=1x8;kernel", "not name=value"),
@@ -121,9 +130,10 @@ def test_a_wrong_key_is_refused_with_its_reason(text: str, reason: str) -> None:
 
 def test_a_long_hostile_key_is_not_repeated_in_full() -> None:
     """A megabyte of nonsense does not become a megabyte of message."""
-    with pytest.raises(OpSyntaxError) as caught:
-        OpSpec.parse("x" * 1_000_000)
-    assert len(str(caught.value)) < 400
+    for key in ("x" * 1_000_000, "pad;float32;in=1" + "x1" * 500_000):
+        with pytest.raises(OpSyntaxError) as caught:
+            OpSpec.parse(key)
+        assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_proposals_are_in_range_and_distinct_however_they_are_asked_for(name: st
     assert all(0 <= c < size for choices in proposals for c, size in zip(choices, SEVEN_BLOCKS, strict=True))
 
 
-@both
+@pytest.mark.parametrize("name", [pytest.param("akd", marks=pytest.mark.slow), "random"])  # which trains 25 agents
 @settings(max_examples=25, deadline=None)
 @given(sizes=spaces, seed=st.integers(0, 2**31), count=st.integers(1, 40))
 def test_a_small_space_is_enumerated_once_and_then_yields_nothing(
@@ -115,6 +115,7 @@ def test_a_killed_study_goes_on_where_its_journal_ends(name: str) -> None:
     assert revived.ask(10) == [told.choices for told in unbroken[40:50]]
 
 
+@pytest.mark.slow  # thirty agents are trained
 @given(cuts=st.lists(st.integers(1, 9), min_size=1, max_size=8))
 @settings(max_examples=15, deadline=None)
 def test_how_rewards_are_grouped_into_tells_is_irrelevant(cuts: list[int]) -> None:
@@ -200,7 +201,7 @@ def test_longer_studies_learn_more_slowly(shorter: int, longer: int) -> None:
     assert AkdSettings.suited_to(EngineSettings(budget=120)).learning_rate == pytest.approx(1e-2)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])  # training
 def test_the_agent_learns_within_120_noisy_samples_of_42_decisions(seed: int) -> None:
     """The last quarter scores at least 0.15 above the first in every seed: over two deviations of a random vector."""
     assert gain("akd", seed) > 0.15
@@ -212,6 +213,7 @@ def test_random_search_stays_where_it_is(seed: int) -> None:
     assert abs(gain("random", seed)) < 0.075
 
 
+@pytest.mark.slow  # an agent is trained on 300 samples
 def test_the_agent_learns_a_pair_of_choices_that_pays_only_together() -> None:
     """Neither choice of the pair is worth anything by itself, and the agent still finds that they have to agree."""
     sizes = (2, 2) + (3,) * 8

@@ -96,7 +96,7 @@ def test_batches_are_as_large_as_asked_for_and_the_last_one_fits(tmp_path: Path)
     assert sizes == [4, 4, 2]
 
 
-@pytest.mark.parametrize("engine", ["random", "akd"])
+@pytest.mark.parametrize("engine", ["random", pytest.param("akd", marks=pytest.mark.slow)])  # which trains its agent
 def test_a_study_stopped_at_any_sample_ends_as_an_undisturbed_one(tmp_path: Path, engine: str) -> None:
     """The journal is the same byte for byte, and nothing that was rated is rated again."""
     whole = tmp_path / "whole.jsonl"

@@ -125,6 +125,7 @@ def test_reachable_operators_are_those_of_every_architecture(space: Space) -> No
     assert set(listed) == union(space, list(every_arch(space)))
 
 
+@pytest.mark.slow  # hundreds of architectures are laid out
 def test_random_architectures_reach_all_of_the_narrow_spaces_operators() -> None:
     """A few thousand samples hold every listed operator, and never one that is not listed."""
     missing = set(reachable_ops(NARROW))

@@ -13,15 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-PATH = Path(__file__).resolve().parents[2] / "tools" / "bench_main.py"
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_main", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Load the tool as a module, which finds its sibling beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))
+        spec = importlib.util.spec_from_file_location("bench_main", TOOLS / "bench_main.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -104,4 +107,4 @@ def test_a_failing_command_is_an_error_and_not_a_time() -> None:
     """A benchmark of something that does not work must not look fast."""
     command = [sys.executable, "-c", "import sys; sys.exit('no such model')"]
     with pytest.raises(RuntimeError, match="ended with 1: no such model"):
-        bench._seconds_of(command)
+        bench.seconds_of(command)

@@ -50,9 +50,9 @@ static void read_sentinel(Batch *batch)
     batch->facts.sentinel_ns = fmin(batch->facts.sentinel_ns, ns);
 }
 
-static void shuffle(Batch *batch, Candidate **visits)
+static void shuffle(Batch *batch, Candidate **visits, size_t count)
 {
-    for (size_t left = batch->count; left > 1; left--) {
+    for (size_t left = count; left > 1; left--) {
         size_t other = (size_t)(next_random(&batch->order) % left);
         Candidate *swapped = visits[left - 1];
         visits[left - 1] = visits[other];
@@ -76,15 +76,26 @@ static void send_answers(Batch *batch)
     text_free(&batch->facts.temperatures);
 }
 
+/* List the jobs that are not done; returns how many there are. */
+static size_t list_visits(const Batch *batch, Candidate **visits)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < batch->count; i++)
+        if (!candidate_is_done(&batch->bench, batch->candidates[i]))
+            visits[count++] = batch->candidates[i];
+    return count;
+}
+
 static void measure_rounds(Batch *batch, Candidate **visits)
 {
     for (int round = 0; round < batch->bench.settings->rounds; round++) {
+        size_t count = list_visits(batch, visits);
+        if (count == 0)
+            break;
         read_sentinel(batch);
-        memcpy(visits, batch->candidates, batch->count * sizeof *visits);
-        shuffle(batch, visits);
-        for (size_t i = 0; i < batch->count; i++)
-            if (visits[i]->status == 0)
-                candidate_visit(&batch->bench, visits[i]);
+        shuffle(batch, visits, count);
+        for (size_t i = 0; i < count; i++)
+            candidate_visit(&batch->bench, visits[i]);
     }
     read_sentinel(batch);
 }

@@ -13,6 +13,11 @@
 
 /* A loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run. */
 static const double LOOP_MARGIN = 1.1;
+/* After other models have had the caches, a model's weights beyond the second level come back over ten runs and more.
+   Before each visit a model is run once, and once more for each megabyte, so often and so long at most. */
+static const int64_t SETTLE_RUNS = 10;
+static const double SETTLE_NS = 60e6;
+enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */
 
 /* --- samples --- */
 
@@ -27,6 +32,19 @@ static int take_sample(const Model *model, int64_t loops, Sample *sample)
     sample->cpu_ns = thread_cpu_ns() - cpu;
     sample->wall_ns = wall_ns() - wall;
     return status;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Say how often a model is run before a visit, for the job before it left the caches to itself. */
+static int64_t settling_runs(const Candidate *candidate)
+{
+    int64_t large = smaller(SETTLE_RUNS, (int64_t)(candidate->size_bytes >> 20));
+    large = 1 + smaller(large, (int64_t)(SETTLE_NS / fmax(1, candidate->run_ns)));
+    return candidate->loops / 4 > large ? candidate->loops / 4 : large;
 }
 
 static size_t samples_of(const Settings *settings)
@@ -118,7 +136,9 @@ static int warm_up(const Settings *settings, Candidate *candidate)
 
 double candidate_expected_ns(const Settings *settings, const Candidate *candidate)
 {
-    return (double)samples_of(settings) * (double)candidate->loops * candidate->run_ns;
+    int64_t rounds = smaller(settings->rounds, settings->least_rounds);
+    int64_t runs = settling_runs(candidate) + settings->samples_per_round * candidate->loops;
+    return (double)(rounds * runs) * candidate->run_ns;
 }
 
 static bool prepare(const Bench *bench, Candidate *candidate, Stored stored, Reason *reason)
@@ -184,14 +204,50 @@ void candidate_visit(const Bench *bench, Candidate *candidate)
     double began_s = begin_limited(bench, candidate->job, "measure", candidate->spent_s);
     if (candidate->started_at[0] == '\0')
         utc_now(candidate->started_at);
-    /* The job before this one left the caches to itself. */
-    int status = take_sample(&candidate->model, candidate->loops > 4 ? candidate->loops / 4 : 1, &ignored);
+    int status = take_sample(&candidate->model, settling_runs(candidate), &ignored);
     int64_t switches = switches_now(bench);
     for (int i = 0; i < bench->settings->samples_per_round && status == 0; i++)
         status = take_sample(&candidate->model, candidate->loops, &candidate->samples[candidate->taken++]);
     candidate->switches += switches_now(bench) - switches;
     candidate->status = status;
     candidate->spent_s += end_limited(began_s);
+}
+
+static double clock_ns(const Bench *bench, const Sample *sample)
+{
+    return (double)(bench->on_cpu_clock ? sample->cpu_ns : sample->wall_ns);
+}
+
+/* Put the fastest samples of a job's best visits in order; the rest is infinity. */
+static void find_best(const Bench *bench, const Candidate *candidate, double best_ns[AGREEING_VISITS])
+{
+    size_t size = (size_t)bench->settings->samples_per_round;
+    for (int place = 0; place < AGREEING_VISITS; place++)
+        best_ns[place] = INFINITY;
+    for (size_t first = 0; first < candidate->taken; first += size) {
+        double ns = INFINITY;
+        for (size_t i = first; i < first + size; i++)
+            ns = fmin(ns, clock_ns(bench, &candidate->samples[i]));
+        for (int place = 0; place < AGREEING_VISITS; place++) {
+            double better = fmin(ns, best_ns[place]);
+            ns = fmax(ns, best_ns[place]);
+            best_ns[place] = better;
+        }
+    }
+}
+
+bool candidate_is_done(const Bench *bench, const Candidate *candidate)
+{
+    const Settings *settings = bench->settings;
+    if (candidate->status != 0)
+        return true;
+    if (candidate->taken < (size_t)settings->least_rounds * (size_t)settings->samples_per_round)
+        return false;
+    if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
+        return true;
+    double best_ns[AGREEING_VISITS];
+    find_best(bench, candidate, best_ns);
+    return best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);
 }
 
 double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples)

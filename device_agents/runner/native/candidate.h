@@ -17,6 +17,9 @@ typedef struct {
 typedef struct {
     int threads;
     int rounds;
+    int least_rounds;
+    double agreement;
+    double enough_s;
     int samples_per_round;
     int64_t warmup_runs;
     double min_sample_us;
@@ -60,10 +63,12 @@ Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase,
 void candidate_free(Candidate *candidate);
 /* Take the samples of one job in one round. */
 void candidate_visit(const Bench *bench, Candidate *candidate);
+/* Tell whether a job's best visits agree, or it has had its time, or it failed. */
+bool candidate_is_done(const Bench *bench, const Candidate *candidate);
 /* Time a few samples at once and return the fastest single run in ns, or infinity. */
 double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples);
 
-/* Estimate how long all samples of a job will take. */
+/* Estimate how long a job will take at least. */
 double candidate_expected_ns(const Settings *settings, const Candidate *candidate);
 
 /* Fill every input once with values of a real range: zeros would let kernels take short cuts. */

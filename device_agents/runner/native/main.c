@@ -104,6 +104,9 @@ static Settings read_settings(const Json *object)
     return (Settings){
         .threads = (int)wanted_integer(object, "threads", 1, MAX_THREADS),
         .rounds = (int)wanted_integer(object, "rounds", 1, 100),
+        .least_rounds = (int)wanted_integer(object, "least_rounds", 1, 100),
+        .agreement = wanted_real(object, "agreement", 0, 1),
+        .enough_s = wanted_real(object, "enough_s", 0, 86400),
         .samples_per_round = (int)wanted_integer(object, "samples_per_round", 1, 1000),
         .warmup_runs = wanted_integer(object, "warmup_runs", 1, 100000),
         .min_sample_us = wanted_real(object, "min_sample_us", 0, 1e7),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from adb_peers import RealServer, adb_server  # noqa: F401 - the last one is a fixture
-from fault_devices import TARGET_NAME, FaultyDevice, Shelf, entry_of
+from fault_devices import TARGET_NAME, FaultyDevice, entry_of
 from virtual import VirtualDevices
 
 SSH, ADB, ADB_SERVER = "virtual-sshd", "virtual-adbd", "virtual-adbd by adb server"
@@ -66,11 +66,3 @@ def _name(device: FaultyDevice) -> None:
         state = device.virtual.state
         lines += [f'key = "{state}/keys/id_ed25519"', f'known_hosts = "{state}/known_hosts"']
     device.toml.write_text("\n".join([*lines, 'engine = "python"', ""]), encoding="utf-8")
-
-
-@pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    """An empty shelf of models."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    return Shelf(folder)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import select
@@ -14,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from device_agents.adb.transport import AdbTransport
 from device_agents.addresses import Address
 from device_agents.device import Device
 from device_agents.inventory import find_device, open_transport
-from device_agents.protocol import Job, JobResult, MeasureSettings
+from device_agents.protocol import JobResult, MeasureSettings
 from device_agents.session import DEFAULT_LIMITS, Session, SessionLimits
 from device_agents.ssh import SshTransport
 from device_agents.ssh_link import SshOptions
@@ -86,23 +85,6 @@ class Gate:
         assert select.select([self.reader], [], [], LIMIT_S)[0], "the model at the gate was never run"
         with open(self.reader, "rb", buffering=0) as reader:
             return int(reader.read(100))
-
-
-@dataclass
-class Shelf:
-    """Models by their hash, and jobs for them."""
-
-    folder: Path
-    models: dict[str, Path] = field(default_factory=dict)
-
-    def job(self, job_id: str, content: bytes | str) -> Job:
-        """Store a model and return a job for it."""
-        data = content.encode() if isinstance(content, str) else content
-        digest = hashlib.sha256(data).hexdigest()
-        path = self.folder / f"{digest[:16]}.model"
-        path.write_bytes(data)
-        self.models[digest] = path
-        return Job(job_id, digest)
 
 
 @dataclass(frozen=True)

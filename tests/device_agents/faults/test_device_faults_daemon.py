@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from fault_devices import QUICK, FaultyDevice, Shelf, meanwhile, statuses
+from fault_devices import QUICK, FaultyDevice, meanwhile, statuses
+from model_shelf import ModelShelf
 
 from device_agents.protocol import Job
 
@@ -21,14 +22,14 @@ WAYS = pytest.mark.parametrize(
 )
 
 
-def batch(shelf: Shelf, fault: str) -> list[Job]:
+def batch(shelf: ModelShelf, fault: str) -> list[Job]:
     """Two jobs, the one with the fault, and two more."""
     models = {"a": "burn 10", "b": "burn 11", "fault": fault, "c": "burn 12", "d": "burn 13"}
     return [shelf.job(name, model) for name, model in models.items()]
 
 
 @WAYS
-def test_a_daemon_that_dies_and_comes_back_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_daemon_that_dies_and_comes_back_costs_no_row(device: FaultyDevice, shelf: ModelShelf) -> None:
     """The session notes it, waits for the daemon, ends its own old runner and goes on with the first missing row."""
     gate, notes = device.gate(), []
 
@@ -44,7 +45,7 @@ def test_a_daemon_that_dies_and_comes_back_costs_no_row(device: FaultyDevice, sh
 
 
 @pytest.mark.parametrize("device", ["virtual-sshd"], indirect=True)
-def test_an_ssh_session_that_dies_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+def test_an_ssh_session_that_dies_costs_no_row(device: FaultyDevice, shelf: ModelShelf) -> None:
     """Only the process of the server that serves this connection dies; a new connection is made at once."""
     gate, notes = device.gate(), []
 
@@ -60,7 +61,7 @@ def test_an_ssh_session_that_dies_costs_no_row(device: FaultyDevice, shelf: Shel
 
 
 @WAYS
-def test_a_runner_that_is_killed_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_runner_that_is_killed_costs_no_row(device: FaultyDevice, shelf: ModelShelf) -> None:
     """As the kernel does where memory ends: the job that ran is tried once more, in a new runner."""
     gate = device.gate()
 
@@ -74,7 +75,7 @@ def test_a_runner_that_is_killed_costs_no_row(device: FaultyDevice, shelf: Shelf
 
 
 def test_a_native_agent_that_is_killed_costs_no_row(
-    device: FaultyDevice, shelf: Shelf, add_model: Callable[[int], bytes]
+    device: FaultyDevice, shelf: ModelShelf, add_model: Callable[[int], bytes]
 ) -> None:
     """The same holds without Python on the device."""
     jobs = [shelf.job(str(count), add_model(count)) for count in range(8, 28)]

@@ -10,7 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from fault_devices import QUICK, FaultyDevice, Shelf, meanwhile, statuses
+from fault_devices import QUICK, FaultyDevice, meanwhile, statuses
+from model_shelf import ModelShelf
 
 pytestmark = pytest.mark.devices
 SPACE = ("--space", "tiny-28", "--quick")
@@ -74,7 +75,7 @@ def test_a_daemon_that_stays_dead_is_given_up(device: FaultyDevice) -> None:
     assert set(Counter(subjects(table)).values()) == {1}
 
 
-def test_who_comes_second_is_told_who_measures(device: FaultyDevice, shelf: Shelf) -> None:
+def test_who_comes_second_is_told_who_measures(device: FaultyDevice, shelf: ModelShelf) -> None:
     """It learns who holds the device and since when, and disturbs nothing."""
     gate = device.gate()
     jobs = [shelf.job("gate", gate.model), shelf.job("b", "burn 10")]

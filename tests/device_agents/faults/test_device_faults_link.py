@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from fault_commands import LIMIT_S
-from fault_devices import QUICK, FaultyDevice, Shelf, meanwhile, statuses
+from fault_devices import QUICK, FaultyDevice, meanwhile, statuses
+from model_shelf import ModelShelf
 
 from device_agents.errors import DeviceOffline, LinkLost, TransportTimeout
 from device_agents.session import SessionLimits
@@ -36,7 +37,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.002)  # the growing file of another machine tells nobody
 
 
-def test_a_link_cut_in_mid_batch_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_link_cut_in_mid_batch_costs_no_row(device: FaultyDevice, shelf: ModelShelf) -> None:
     """Nobody says that the cable was pulled; once it is back, the session goes on with the first missing row."""
     gate, notes = device.gate(), []
     models = {"a": "burn 10", "b": "burn 11", "gate": gate.model, "c": "burn 12"}
@@ -53,7 +54,7 @@ def test_a_link_cut_in_mid_batch_costs_no_row(device: FaultyDevice, shelf: Shelf
     assert "2 rows to go" in notes[0]
 
 
-def test_a_link_cut_in_mid_push_costs_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_link_cut_in_mid_push_costs_no_row(device: FaultyDevice, shelf: ModelShelf) -> None:
     """What was half copied is copied again, and no half of it stays."""
     notes: list[str] = []
     jobs = [shelf.job("a", "burn 10"), shelf.job("large", b"burn 11" + b" " * LARGE_BYTES)]
@@ -71,7 +72,7 @@ def test_a_link_cut_in_mid_push_costs_no_row(device: FaultyDevice, shelf: Shelf)
     assert not list(device.work.rglob(".*.part"))
 
 
-def test_a_link_that_stays_cut_is_given_up_on_both_sides(device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_link_that_stays_cut_is_given_up_on_both_sides(device: FaultyDevice, shelf: ModelShelf) -> None:
     """The host says that the device is away; the runner hears nothing any more, ends itself and frees the device."""
     gate, rows = device.gate(), []
     jobs = [shelf.job("a", "burn 10"), shelf.job("gate", gate.model), shelf.job("b", "burn 11")]
@@ -96,7 +97,7 @@ def test_a_link_that_stays_cut_is_given_up_on_both_sides(device: FaultyDevice, s
 
 
 @pytest.mark.parametrize("device", ["virtual-adbd"], ids=["adb"], indirect=True)
-def test_a_phone_is_steadied_again_after_a_cut_and_never_for_longer(device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_phone_is_steadied_again_after_a_cut_and_never_for_longer(device: FaultyDevice, shelf: ModelShelf) -> None:
     """While rows come the fixed-performance mode is on, after a broken link too; a link cut for good ends it."""
     first, second, seen = device.gate("first"), device.gate("second"), []
     jobs = [shelf.job("first", first.model), shelf.job("second", second.model), shelf.job("c", "burn 10")]

@@ -11,7 +11,8 @@ from pathlib import Path
 import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from fault_devices import QUICK, FaultyDevice, Shelf, statuses
+from fault_devices import QUICK, FaultyDevice, statuses
+from model_shelf import ModelShelf
 
 from device_agents.errors import DeviceBusy, ProtocolError
 from device_agents.session import SessionLimits
@@ -31,7 +32,7 @@ def crashing(model: bytes) -> bytes:
 
 
 def test_a_model_that_crashes_the_real_runtime_fails_alone(
-    device: FaultyDevice, shelf: Shelf, add_model: Callable[[int], bytes]
+    device: FaultyDevice, shelf: ModelShelf, add_model: Callable[[int], bytes]
 ) -> None:
     """Its row names the signal, garbage says that it is none, and the others are measured."""
     jobs = [shelf.job(f"add {count}", add_model(count)) for count in (8, 16)]
@@ -48,7 +49,7 @@ def test_a_model_that_crashes_the_real_runtime_fails_alone(
     assert rows["garbage"].error
 
 
-def test_models_that_hang_or_are_none_fail_alone(device: FaultyDevice, shelf: Shelf) -> None:
+def test_models_that_hang_or_are_none_fail_alone(device: FaultyDevice, shelf: ModelShelf) -> None:
     """The device ends what takes too long; one that ignores even that is ended from here."""
     models = {"a": "burn 10", "hang": "hang 1", "b": "burn 11", "deaf": "deaf 1", "none": "nonsense", "c": "burn 12"}
     jobs = [shelf.job(name, model) for name, model in models.items()]
@@ -109,7 +110,7 @@ OVER_ADB = ("a line without end", "a row twice")  # what becomes of a line is th
     ],
     indirect=["device"],
 )
-def test_a_runner_that_lies_is_ended(lie: str, device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_runner_that_lies_is_ended(lie: str, device: FaultyDevice, shelf: ModelShelf) -> None:
     """What it says is a protocol error, rows before that count, nothing else comes of it, and it is gone."""
     jobs = [shelf.job("a", "burn 10"), shelf.job("b", "burn 11")]
     rows = []
@@ -127,7 +128,7 @@ _FAKED = "LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={file} FAKETIME_NO_CACHE=
 
 
 @pytest.mark.parametrize("device", ["virtual-sshd"], ids=["ssh"], indirect=True)
-def test_a_clock_that_jumps_changes_no_row(device: FaultyDevice, shelf: Shelf) -> None:
+def test_a_clock_that_jumps_changes_no_row(device: FaultyDevice, shelf: ModelShelf) -> None:
     """A step of a day in mid-batch is in no sample, and the age of the lock stays a word for a person."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     assert libraries, "this test needs libfaketime; install the package faketime"

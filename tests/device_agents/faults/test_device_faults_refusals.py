@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from adb_fakes import Fake, Line, Script, fake  # noqa: F401 - `fake` is a fixture
 from fault_commands import Command, command_line
-from fault_devices import QUICK, FaultyDevice, Shelf, meanwhile
+from fault_devices import QUICK, FaultyDevice, meanwhile
+from model_shelf import ModelShelf
 from transports import write_key
 
 from device_agents.errors import HostKeyRefused
@@ -68,7 +69,7 @@ def another_host_key(device: FaultyDevice, folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("device", ["virtual-sshd"], ids=["ssh"], indirect=True)
-def test_a_host_key_that_changes_is_refused(device: FaultyDevice, shelf: Shelf, tmp_path: Path) -> None:
+def test_a_host_key_that_changes_is_refused(device: FaultyDevice, shelf: ModelShelf, tmp_path: Path) -> None:
     """In mid-batch as at the start: whoever answers there now is not spoken to."""
     gate, rows = device.gate(), []
     jobs = [shelf.job("a", "burn 10"), shelf.job("gate", gate.model), shelf.job("b", "burn 11")]

@@ -1,0 +1,80 @@
+"""The command `edgekd predict`: what model files will take on a device, from its table.
+
+Parsing is cli.py's; what is predicted, predict.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.cli_measure import choice_of, default_table, read_models
+from edgekd.cli_output import print_result
+
+if TYPE_CHECKING:
+    from edgekd.graph.model_file import ModelFile
+    from latency_tables.schema import Part, Prediction
+
+_SLOWEST = 10  # operators in the text; the JSON holds all
+
+
+def add_predict(target: argparse.ArgumentParser) -> None:
+    """Add the options of `edgekd predict`."""
+    target.add_argument("models", type=Path, nargs="+", metavar="FILE", help=".tflite or .onnx files")
+    target.add_argument("--table", type=Path, help="table to predict from (default: the one that profile writes)")
+    target.add_argument("--verify", action="store_true", help="ask the device whether the table still speaks of it")
+    target.add_argument(
+        "--ops", type=int, default=_SLOWEST, metavar="N", help="how many operators to list (default 10)"
+    )
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Run `edgekd predict`."""
+    import datetime as dt
+
+    from edgekd.predict import check_device, doubts, predict_model, verify_device
+    from latency_tables.store import load_table
+
+    models = read_models(options)
+    choice, path = choice_of(options), options.table or default_table(options)
+    table = load_table(path)
+    (verify_device if options.verify else check_device)(table, path, choice)
+    now = dt.datetime.now(dt.UTC)
+    for doubt in dict.fromkeys(doubt for model in models for doubt in doubts(table, model.dtype, now)):
+        print(f"edgekd: {path}: {doubt}", file=sys.stderr)
+    found = [(model, predict_model(table, model, options.device)) for model in models]
+    result = {str(model.path): _result(prediction) for model, prediction in found}
+    text = [line for model, prediction in found for line in _text(model, prediction, options)]
+    print_result({"table": str(path), "device": table.key.device, "models": result}, text, options.format)
+
+
+def _result(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "total_ms": prediction.total_ms,
+        "low_ms": prediction.low_ms,
+        "high_ms": prediction.high_ms,
+        "covered": prediction.covered,
+        "parts": [{"op": part.op.key, "ms": part.ms, "how": part.how} for part in prediction.parts],
+    }
+
+
+def _text(model: ModelFile, prediction: Prediction, options: argparse.Namespace) -> list[str]:
+    shares = ", ".join(f"{100 * share:.0f} % {how}" for how, share in prediction.covered.items() if share)
+    folded = sum(part.how == "folded" for part in prediction.parts)
+    count = f"{len(prediction.parts)} operators" + (
+        f", {folded} of them folded when the model is loaded" if folded else ""
+    )
+    slowest = sorted(prediction.parts, key=lambda part: -part.ms)[: max(0, options.ops)]
+    interval = f"90 % interval {prediction.low_ms:.4g} to {prediction.high_ms:.4g} ms"
+    return [
+        f"{model.path}: {prediction.total_ms:.4g} ms on {options.device}, {interval}",
+        f"  {count}; of the time: {shares}",
+        *(_line(part, prediction.total_ms) for part in slowest),
+    ]
+
+
+def _line(part: Part, total_ms: float) -> str:
+    how = "" if part.how == "table" else f"  ({part.how})"
+    return f"  {part.ms:9.4f} ms {100 * part.ms / total_ms:5.1f} %  {part.op.key}{how}"

@@ -1,0 +1,213 @@
+"""Latency of millions of architectures at once: a table a block of the space, looked up by option indices.
+
+What a block costs depends on its own six choices and on the width of the block before it, so a prediction is one
+look-up a block. Made of the operators of spaces/layers.py and their shares in latency_tables/predictor.py, with which
+it agrees to rounding. Predictions one at a time, with parts and interval, are latency.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.errors import UsageError
+from edgekd.graph.ir import graph_in
+from edgekd.spaces.arch import Arch, Block
+from edgekd.spaces.layers import Shape, block_ops, graph_of, head_ops, kinds_of_block, stem_ops
+from edgekd.spaces.space import Choices, Space
+from latency_tables.op_spec import OpSpec
+from latency_tables.predictor import FLOOR_SHARE, Predictor
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer[Any]]
+Places = npt.NDArray[np.intp]
+
+_DECISIONS = 6  # a block
+_CHUNK = 4096  # architectures; what is computed for so many fits a core's second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSums:
+    """A sum over operators as a table a block.
+
+    `fixed_ms` is every architecture's: the stem, and the two ends of an int8 file. `blocks` has one array a block,
+    (width options of the block before or 1, options of its own six decisions); the last holds the head, too.
+    """
+
+    fixed_ms: float
+    blocks: tuple[Floats, ...]
+
+    def at(self, places: Sequence[Places]) -> Floats:
+        """Add up, given a block each (N,) places in its table, laid out flat → (N,) ms."""
+        total_ms = np.full(len(places[0]), self.fixed_ms)
+        for table, found in zip(self.blocks, places, strict=True):
+            total_ms += table.ravel().take(found)
+        return total_ms
+
+    @property
+    def bounds_ms(self) -> tuple[float, float]:
+        """Give what no architecture is below, and what none is above."""
+        low, high = (sum(float(choose(table)) for table in self.blocks) for choose in (np.min, np.max))
+        return self.fixed_ms + low, self.fixed_ms + high
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayLatency:
+    """The architectures of one space in one dtype, as option indices; see `Space.arch` and `Space.choices`.
+
+    `shares` are what operators add to a prediction, `own` their times by themselves, far below which it may not fall.
+    """
+
+    space: Space
+    offset_ms: float
+    floor_share: float
+    shares: BlockSums
+    own: BlockSums
+
+    @staticmethod
+    def of(space: Space, predictor: Predictor) -> ArrayLatency:
+        """Prepare the tables in the predictor's dtype.
+
+        Raises:
+            OpNotInTable: the predictor's table is of another space or incomplete.
+
+        """
+        costs = _Costs(space, predictor)
+        (fixed_share, fixed_own), blocks = costs.fixed_ms(), list(costs.tables())
+        shares, own = (tuple(np.ascontiguousarray(block[..., i]) for block in blocks) for i in (0, 1))
+        sums = (BlockSums(fixed_share, shares), BlockSums(fixed_own, own))
+        return ArrayLatency(space, predictor.offset_ms, FLOOR_SHARE, *sums)
+
+    def predict_ms(self, choices: Integers) -> Floats:
+        """Predict many architectures: (N, 6·blocks) option indices → (N,) ms.
+
+        Raises:
+            UsageError: not an array of integers, of another shape, or an index out of range.
+
+        """
+        self._check_form(choices)
+        may_sink = self.shares.bounds_ms[0] + self.offset_ms < self.floor_share * self.own.bounds_ms[1]
+        predicted_ms = np.empty(len(choices))
+        for start in range(0, len(choices), _CHUNK):
+            part = choices[start : start + _CHUNK]
+            columns = part.T.astype(np.intp, order="C")  # (6·blocks, n); what does not fit becomes negative
+            self._check_range(part, columns, start)
+            places = self._places(columns)
+            found_ms = self.shares.at(places) + self.offset_ms
+            if may_sink:
+                found_ms = np.maximum(found_ms, self.floor_share * self.own.at(places))
+            predicted_ms[start : start + _CHUNK] = found_ms
+        return predicted_ms
+
+    def fastest(self) -> Arch:
+        """Find the architecture of the least shares exactly, by dynamic programming over blocks and widths."""
+        way_ms, ways = np.zeros(1), [Choices()]  # the cheapest way to each width of the block before
+        for table in self.shares.blocks:
+            reached_ms = (way_ms.reshape(-1, *[1] * _DECISIONS) + table).reshape(-1, table.shape[-1])
+            best = reached_ms.argmin(axis=0)
+            steps = zip(*np.unravel_index(best, table.shape[:-1]), range(table.shape[-1]), strict=True)
+            ways = [(*ways[before], *map(int, own)) for before, *own in steps]
+            way_ms = reached_ms.min(axis=0)
+        return self.space.arch(ways[int(way_ms.argmin())])
+
+    def _places(self, columns: Places) -> list[Places]:
+        """Find architectures in each block's table, laid out flat: the width before, then the block's own decisions."""
+        places, before = [], np.zeros_like(columns[0])
+        for number, table in enumerate(self.shares.blocks):
+            place = before.copy()
+            for size, column in zip(table.shape[1:], columns[_DECISIONS * number :], strict=False):
+                place *= size
+                place += column
+            places.append(place)
+            before = columns[_DECISIONS * (number + 1) - 1]  # the width is a block's last decision
+        return places
+
+    def _check_form(self, choices: object) -> None:
+        decisions = len(self.space.decision_sizes)
+        wanted = f"an array of integers of shape (N, {decisions}), the option indices of space {self.space.name}"
+        if not isinstance(choices, np.ndarray):
+            raise UsageError(f"choices must be {wanted}, not {type(choices).__name__}")
+        if choices.ndim != 2 or choices.shape[1] != decisions or not np.issubdtype(choices.dtype, np.integer):
+            raise UsageError(f"choices must be {wanted}, not {choices.dtype} of shape {choices.shape}")
+
+    def _check_range(self, part: Integers, columns: Places, start: int) -> None:
+        sizes = np.array(self.space.decision_sizes)
+        if columns.min() >= 0 and (columns.max(axis=1) < sizes).all():
+            return
+        row, decision = np.argwhere((columns < 0).T | (columns >= sizes[:, None]).T)[0]
+        raise UsageError(
+            f"choices[{start + row}, {decision}] is {part[row, decision]}, "
+            f"but that decision of space {self.space.name} has {sizes[decision]} options"
+        )
+
+
+class _Costs:
+    """Adds up operators' two numbers of ms, share and own, block by block; those are the last axis of its arrays."""
+
+    def __init__(self, space: Space, predictor: Predictor) -> None:
+        self._space = space
+        self._predictor = predictor
+        self._known_ms: dict[OpSpec, tuple[float, float]] = {}  # by the float32 operator; most recur in many blocks
+
+    def fixed_ms(self) -> Floats:
+        """Give the stem, and what the dtype's file holds around the plain operators."""
+        plain = graph_of(self._space, self._space.arch(self._space.lightest))
+        inner = {self._typed(op) for op in plain.ops}
+        around = [op for op in graph_in(plain, self._predictor.dtype).ops if op not in inner]
+        stem, _ = stem_ops(self._space)
+        both = [*map(self._known, stem), *map(self._both_ms, around)]
+        sums_ms: Floats = np.array(both).sum(axis=0)
+        return sums_ms
+
+    def tables(self) -> Iterator[Floats]:
+        """Give each block's table."""
+        starts = [stem_ops(self._space)[1]]
+        for number, options in enumerate(self._space.blocks):
+            table = np.zeros((len(starts), *map(len, options.decisions), 2))
+            for block in kinds_of_block(self._space, number):
+                table[(slice(None), *self._place(number, block))] = self._block_ms(number, block, starts)
+            starts = [self._end(number, filters, starts[0]) for filters in options.filters]
+            if number == len(self._space.blocks) - 1:
+                table += [self._sum_ms(head_ops(self._space, start)) for start in starts]
+            yield table
+
+    def _place(self, number: int, block: Block) -> tuple[int | slice, ...]:
+        """Find a block among its options, with all depths."""
+        decisions = self._space.blocks[number].decisions
+        values = (block.conv_op, block.kernel, block.se_ratio, block.skip_op, None, block.filters)
+        return tuple(
+            slice(None) if value is None else options.index(value)
+            for value, options in zip(values, decisions, strict=True)
+        )
+
+    def _block_ms(self, number: int, block: Block, starts: Sequence[Shape]) -> Floats:
+        """Give (starts, depths, 2) of a block; its layers after the first are all alike."""
+        depths = np.array(self._space.blocks[number].layers)[:, None]
+        ones = [block_ops(self._space, number, start, replace(block, layers=1))[0] for start in starts]
+        two, _ = block_ops(self._space, number, starts[0], replace(block, layers=2))
+        first_ms = np.array([self._sum_ms(ops) for ops in ones])
+        again_ms = self._sum_ms(two[len(ones[0]) :] if depths.max() > 1 else ())
+        return first_ms[:, None] + (depths - 1) * again_ms
+
+    def _end(self, number: int, filters: float, start: Shape) -> Shape:
+        block = replace(next(kinds_of_block(self._space, number)), layers=1, filters=filters)
+        return block_ops(self._space, number, start, block)[1]
+
+    def _sum_ms(self, ops: Iterable[OpSpec]) -> Floats:
+        known = [self._known(op) for op in ops]
+        return np.array([sum(share for share, _ in known), sum(own for _, own in known)])
+
+    def _known(self, op: OpSpec) -> tuple[float, float]:
+        if op not in self._known_ms:
+            self._known_ms[op] = self._both_ms(self._typed(op))
+        return self._known_ms[op]
+
+    def _both_ms(self, op: OpSpec) -> tuple[float, float]:
+        return self._predictor.op_ms(op), self._predictor.own_ms(op)
+
+    def _typed(self, op: OpSpec) -> OpSpec:
+        return replace(op, dtype=self._predictor.dtype)

@@ -1,0 +1,171 @@
+"""Predicting model files: what is refused, what is said beside the number, and the command that prints it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic import KEY, NARROW, conv, measurement, random_archs, table_for
+
+from edgekd import cli
+from edgekd.bench import DeviceChoice
+from edgekd.errors import DataError, UsageError
+from edgekd.graph.ir import graph_in
+from edgekd.graph.micro import random_model
+from edgekd.graph.model_file import ModelFile, read_model
+from edgekd.predict import check_device, doubts, predict_model
+from edgekd.spaces.layers import graph_of
+from latency_tables.errors import OpNotInTable, OtherKey
+from latency_tables.predictor import Predictor
+from latency_tables.store import LatencyTable, TableFile
+
+NOW = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)  # a month after the made-up measurements
+
+
+@pytest.fixture(scope="module")
+def table() -> LatencyTable:
+    """Make a complete table of the narrow space."""
+    return table_for(NARROW)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelFile:
+    """Write an int8 network of the narrow space to a file."""
+    path = tmp_path / "net.tflite"
+    path.write_bytes(random_model(graph_in(graph_of(NARROW, random_archs(NARROW, 1, seed=7)[0]), "int8")))
+    return read_model(path)
+
+
+def test_a_file_is_predicted_as_its_graph_is(table: LatencyTable, model: ModelFile) -> None:
+    """Reading a file back gives the operators that made it, and the calibration of its dtype speaks for it."""
+    graph = graph_in(graph_of(NARROW, random_archs(NARROW, 1, seed=7)[0]), "int8")
+    assert model.dtype == "int8"
+    assert predict_model(table, model, "bench") == Predictor(table, "int8").predict(graph.ops)
+
+
+def test_what_was_never_measured_is_estimated_and_says_so(table: LatencyTable, model: ModelFile) -> None:
+    """Without a row in the middle of its family the total hardly moves, the interval widens, the part is labelled."""
+    whole = predict_model(table, model, "bench")
+    gone = max((part for part in whole.parts if part.op.kind == "conv_2d"), key=lambda part: part.ms).op
+    holed = replace(table, rows={key: row for key, row in table.rows.items() if key != gone.key})
+    estimated = predict_model(holed, model, "bench")
+    assert {part.how for part in estimated.parts if part.op == gone} <= {"interpolated", "fitted"}
+    assert estimated.high_ms / estimated.total_ms > whole.high_ms / whole.total_ms
+    assert sum(estimated.covered.values()) == pytest.approx(1)
+    assert 0.5 < estimated.total_ms / whole.total_ms < 2
+
+
+def test_an_operator_without_relatives_is_an_error_with_the_command_that_measures_it(
+    table: LatencyTable, model: ModelFile
+) -> None:
+    """Nothing is counted as 0 ms: the message names operator, device and file."""
+    holed = replace(table, rows={key: row for key, row in table.rows.items() if not key.startswith("conv_2d;int8")})
+    with pytest.raises(OpNotInTable, match=f"edgekd profile --device bench --model {model.path}"):
+        predict_model(holed, model, "bench")
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        (DeviceChoice("pixel4"), "device: 'bench' / 'pixel4'"),
+        (DeviceChoice("bench", "native"), "engine: 'python' / 'native'"),
+    ],
+)
+def test_a_table_of_something_else_is_refused(choice: DeviceChoice, reason: str, table: LatencyTable) -> None:
+    """The message says what differs; the right name passes."""
+    with pytest.raises(OtherKey, match=reason):
+        check_device(table, Path("t.jsonl"), choice)
+    check_device(table, Path("t.jsonl"), DeviceChoice("bench"))
+
+
+def test_of_this_machine_everything_is_compared(table: LatencyTable) -> None:
+    """A table of this machine's name, measured under another system and runtime, is refused for both."""
+    ours = replace(table, key=replace(KEY, device="host", runtime="ai_edge_litert", runtime_version="0.0.1"))
+    with pytest.raises(OtherKey, match=r"build_fingerprint: .*runtime_version: '0\.0\.1' / ") as caught:
+        check_device(ours, Path("t.jsonl"), DeviceChoice("host"))
+    assert "t.jsonl" in str(caught.value)
+
+
+def test_doubts_are_told(table: LatencyTable) -> None:
+    """A good young table raises none; one that is old, made up or uncalibrated says so."""
+    assert list(doubts(table, "int8", NOW)) == []
+    (old,) = doubts(table, "int8", NOW + dt.timedelta(days=700))
+    assert "days ago" in old
+    (uncalibrated,) = doubts(replace(table, calibrations={}), "int8", NOW)
+    assert "calibrated" in uncalibrated
+    row = measurement(conv().key, source="imported:somebody, 2020")
+    (imported,) = doubts(replace(table, rows={conv().key: row}), "int8", NOW)
+    assert "imported:somebody, 2020" in imported
+    timeless = replace(table, rows={conv().key: measurement(conv().key, started_at="")})
+    assert list(doubts(timeless, "int8", NOW)) == []
+
+
+def test_models_are_distrusted(tmp_path: Path) -> None:
+    """A missing file, a text, a cut model: one line that names the file."""
+    with pytest.raises(UsageError, match=r"none\.tflite cannot be read"):
+        read_model(tmp_path / "none.tflite")
+    for name, content in (("a.tflite", b"\x1c\0\0\0TFL3"), ("b.onnx", b"no model"), ("c.tflite", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            read_model(tmp_path / name)
+
+
+@pytest.fixture
+def table_file(model: ModelFile, tmp_path: Path, table: LatencyTable) -> Path:
+    """Write a table with all of the model's operators."""
+    path = tmp_path / "table.jsonl"
+    file = TableFile(path, KEY)
+    for op in dict.fromkeys(model.ops):
+        file.add_row(table.rows[op.key])
+    file.add_calibration("int8", table.calibrations["int8"])
+    return path
+
+
+def test_the_command_prints_total_interval_and_parts(
+    model: ModelFile, table_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As text with the slowest operators first, as JSON with every part in execution order."""
+    words = ["predict", str(model.path), "--device", "bench", "--table", str(table_file)]
+    assert cli.run([*words, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["models"][str(model.path)]
+    assert found["low_ms"] < found["total_ms"] < found["high_ms"]
+    assert [part["op"] for part in found["parts"]] == [op.key for op in model.ops]
+    assert found["covered"] == {"table": pytest.approx(1)}
+    assert cli.run([*words, "--ops", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    slowest = max(found["parts"], key=lambda part: part["ms"])
+    assert f"{found['total_ms']:.4g} ms on bench" in lines[0]
+    assert slowest["op"] in lines[2]
+    assert len(lines) == 4
+
+
+def test_the_command_refuses_with_one_line(
+    model: ModelFile, table_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Another device's table, a table that is not there, a table of nothing: exit code 2 and the reason."""
+    TableFile(tmp_path / "empty.jsonl", KEY)
+    cases = [
+        (["--device", "rpi4", "--table", str(table_file)], "'bench' / 'rpi4'"),
+        (["--device", "bench"], "tables/bench-mnasnet-28-narrow.jsonl"),
+        (["--device", "bench", "--table", str(tmp_path / "empty.jsonl")], "edgekd profile --device bench --model"),
+    ]
+    for words, reason in cases:
+        assert cli.run(["predict", str(model.path), *words]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert reason in printed.err.splitlines()[-1]
+
+
+def test_two_formats_need_two_commands(model: ModelFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One engine runs .tflite files and another .onnx files, so one table cannot speak of both."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    path = tmp_path / "net.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    assert cli.run(["predict", str(model.path), str(path), "--device", "bench"]) == 2
+    assert "both formats" in capsys.readouterr().err

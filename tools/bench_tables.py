@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""Measure how well a latency table predicts whole networks, beside simpler ways, and what it costs.
+
+Networks that no calibration has seen, of the tables' spaces and of other families, are measured in fresh processes and
+predicted from tables that `edgekd profile` measures in the same run; measuring them again says how well anything could
+do. Besides: device time against one process of the runtime's own benchmark a row, predictions a second, the time to
+read a table. Ends with 1 where a bar is missed. Needs Linux, the project's environment, 20 GB of disk and half an hour.
+
+    .venv/bin/python tools/bench_tables.py [--json FILE] [--parts heldout,other_family] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench_costs import device_part, load_part, predictions_part
+from bench_errors import OpCountFit, errors_of
+from bench_families import family_graphs, foreign_files
+from bench_parts import Result, concluded, machine, print_machine, shown
+from bench_workshop import ALONE, FULL, QUICK, Condition, NetworkFile, Workshop
+
+from edgekd.graph.ir import graph_in
+from edgekd.graph.micro import random_model
+from edgekd.graph.model_file import ModelFile
+from latency_tables.op_spec import DTYPES, OpSpec
+from latency_tables.predictor import Predictor
+from latency_tables.store import LatencyTable
+
+RESOLUTIONS = (96, 160)
+PX = RESOLUTIONS[0]  # of the table that speaks for networks of other families
+LOADED, TWO_THREADS = Condition(loaded=True), Condition(threads=2)
+
+MAX_MEDIAN_PERCENT, MAX_MEAN_PERCENT = 1.0, 1.5
+QUIET_REPEAT_PERCENT = 1.0  # mean error of measuring again, below which the two bars above hold; otherwise:
+MAX_OF_REPEAT = 1.5  # × the errors of measuring again
+MIN_WITHIN_5_HIGH = 0.99
+MIN_SPEARMAN = 0.995
+MAX_OTHER_MEAN_PERCENT, MIN_OTHER_WITHIN_10 = 5.0, 0.95
+MIN_DEVICE_RATIO = 30.0
+MIN_VECTORISED_PER_S = 1_000_000.0
+MAX_LOAD_SECONDS = 0.3
+
+Stats = Mapping[str, float]
+
+
+def main() -> int:
+    """Measure, print and write; give the exit code."""
+    options = _options()
+    result: Result = {"machine": machine(), "quick": options.quick}
+    print_machine(result["machine"])
+    with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as name:
+        shop = Workshop(Path(name), QUICK if options.quick else FULL)
+        parts = {part: PARTS[part] for part in PARTS if part in options.parts}
+        if options.third_party:
+            parts["third_party"] = partial(third_party_part, folder=options.third_party)
+        if options.two_threads:
+            parts["two_threads"] = two_threads_part
+        for part in parts.values():
+            result |= shown(partial(part, shop))
+    return concluded(result, missed_bars(result), options.json)
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A number and its limit, the most or the least that it may be."""
+
+    name: str
+    value: float
+    limit: float
+    is_most: bool = True
+
+    @property
+    def missed(self) -> str:
+        """Say how the limit is missed; empty where it holds, and reaching it exactly is enough."""
+        if self.value <= self.limit if self.is_most else self.value >= self.limit:
+            return ""
+        return f"{self.name} {self.value:.4g} is {'above' if self.is_most else 'below'} {self.limit:.4g}"
+
+
+def missed_bars(result: Result) -> list[str]:
+    """Say which bars a result does not reach, of the parts that it has."""
+    return [bar.missed for bar in _bars(result) if bar.missed]
+
+
+def _bars(result: Result) -> Iterator[Bar]:
+    for part in ("heldout", "heldout_loaded"):
+        for cell, methods in result.get(part, {}).items():
+            yield from _heldout_bars(f"{part}.{cell}.edgekd", methods)
+    for dtype, methods in result.get("other_family", {}).items():
+        name, stats = f"other_family.{dtype}.edgekd", methods["edgekd"]
+        yield Bar(f"{name}.mean_ape", stats["mean_ape"], MAX_OTHER_MEAN_PERCENT)
+        yield Bar(f"{name}.within_10", stats["within_10"], MIN_OTHER_WITHIN_10, is_most=False)
+    if seconds := result.get("device_seconds"):
+        ratio = seconds["process_per_row"] / seconds["edgekd"]
+        yield Bar("device_seconds ratio", ratio, MIN_DEVICE_RATIO, is_most=False)
+    if speeds := result.get("predictions_per_s"):
+        yield Bar("predictions_per_s.vectorised", speeds["vectorised"], MIN_VECTORISED_PER_S, is_most=False)
+    if "load_table_5000_s" in result:
+        yield Bar("load_table_5000_s", result["load_table_5000_s"], MAX_LOAD_SECONDS)
+
+
+def _heldout_bars(name: str, methods: Mapping[str, Stats]) -> Iterator[Bar]:
+    ours, repeat = methods["edgekd"], methods["repeat"]
+    is_quiet = repeat["mean_ape"] < QUIET_REPEAT_PERCENT
+    for error, most in (("median_ape", MAX_MEDIAN_PERCENT), ("mean_ape", MAX_MEAN_PERCENT)):
+        yield Bar(f"{name}.{error}", ours[error], most if is_quiet else MAX_OF_REPEAT * repeat[error])
+    yield Bar(f"{name}.within_5_high", ours["within_5_high"], MIN_WITHIN_5_HIGH, is_most=False)
+    yield Bar(f"{name}.spearman", ours["spearman"], MIN_SPEARMAN, is_most=False)
+    for other in ("isolated_sum", "op_count_fit"):
+        yield Bar(f"{name}.mean_ape beside {other}'s", ours["mean_ape"], methods[other]["mean_ape"])
+
+
+# --- networks of the tables' spaces -----------------------------------------------------------------------------------
+
+
+def heldout_part(shop: Workshop) -> Result:
+    """Predict and measure held-out networks of every resolution and dtype, one thread."""
+    cells = {f"{dtype}@{px}": Cell.measured(shop, px, dtype, ALONE) for px in RESOLUTIONS for dtype in DTYPES}
+    inside = [hit for cell in cells.values() for hit in cell.inside]
+    coverage = statistics.fmean(inside)
+    print(f"interval_coverage: {100 * coverage:.1f} % of {len(inside)} measurements are inside their 90 % interval")
+    return {
+        "heldout": {name: cell.stats for name, cell in cells.items()},
+        "interval_coverage": coverage,
+        "heldout_ms": {name: cell.ms for name, cell in cells.items()},
+    }
+
+
+def loaded_part(shop: Workshop) -> Result:
+    """Do the same, tables included, while another process keeps a core busy."""
+    cells = {f"{dtype}@{px}": Cell.measured(shop, px, dtype, LOADED) for px in RESOLUTIONS for dtype in DTYPES}
+    return {
+        "heldout_loaded": {name: cell.stats for name, cell in cells.items()},
+        "heldout_loaded_ms": {name: cell.ms for name, cell in cells.items()},
+    }
+
+
+def two_threads_part(shop: Workshop) -> Result:
+    """Do the same at the larger resolution on the wall clock with two threads; no bar."""
+    px = RESOLUTIONS[-1]
+    cells = {f"{dtype}@{px}": Cell.measured(shop, px, dtype, TWO_THREADS) for dtype in DTYPES}
+    return {"two_threads": {name: cell.stats for name, cell in cells.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One dtype at one resolution: each method's errors, all its ms, and which measurements an interval held."""
+
+    stats: dict[str, Stats]
+    ms: dict[str, list[float]]
+    inside: list[bool] = field(default_factory=list)
+
+    @staticmethod
+    def measured(shop: Workshop, px: int, dtype: str, condition: Condition) -> Cell:
+        """Measure the networks once for reference and again a few times, each in a fresh process, and predict them."""
+        files = shop.held_out(px, dtype)  # before a device is held, which would wait for them
+        table = shop.profiled(px, condition).table
+        print(f"{dtype}@{px}: {len(files)} networks measured {1 + shop.scale.pairs} times", flush=True)
+        reference, *again = (shop.measured_ms(files, condition) for _ in range(1 + shop.scale.pairs))
+        ops = [file.ops for file in files]
+        found = [Predictor(table, dtype).predict(each) for each in ops]
+        ms = {"reference": reference, **simple_predictions(table, dtype, ops)}
+        ms |= {"edgekd": [one.total_ms for one in found], **{f"repeat_{i}": run for i, run in enumerate(again, 1)}}
+        stats: dict[str, Stats] = {
+            method: errors_of(ms[method], reference) for method in ("isolated_sum", "op_count_fit", "edgekd")
+        }
+        stats["repeat"] = _median([errors_of(run, reference) for run in again])
+        print_stats(stats)
+        inside = [one.low_ms <= measured <= one.high_ms for one, measured in zip(found, reference, strict=True)]
+        return Cell(stats, ms, inside)
+
+
+def simple_predictions(table: LatencyTable, dtype: str, networks: Sequence[Sequence[OpSpec]]) -> dict[str, list[float]]:
+    """Predict networks by plain sums of rows, and by an operator-count fit on the networks of the calibration."""
+    known = [network for network in table.networks.values() if network.dtype == dtype]
+    fit = OpCountFit.of(
+        [[OpSpec.parse(key) for key in network.op_keys] for network in known],
+        [network.measurement.quiet_ms for network in known],
+    )
+    row_ms = {key: row.quiet_ms for key, row in table.rows.items()}
+    return {
+        "isolated_sum": [sum(row_ms[op.key] for op in ops) for ops in networks],
+        "op_count_fit": [fit.predict_ms(ops) for ops in networks],
+    }
+
+
+def _median(runs: Sequence[Stats]) -> Stats:
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def print_stats(stats: Mapping[str, Stats]) -> None:
+    """Print the methods side by side."""
+    print(f"  {'':14}{'mean':>8}{'median':>8}{'in 5 %':>8}{'(high)':>8}{'in 10 %':>8}{'Spearman':>10}")
+    for method, of in stats.items():
+        errors = "".join(f"{of[name]:7.2f}%" for name in ("mean_ape", "median_ape"))
+        shares = "".join(f"{100 * of[name]:7.1f}%" for name in ("within_5", "within_5_high", "within_10"))
+        print(f"  {method:14}{errors}{shares}{of['spearman']:10.4f}", flush=True)
+
+
+# --- other networks ---------------------------------------------------------------------------------------------------
+
+
+def other_family_part(shop: Workshop) -> Result:
+    """Predict networks of other families from a space's table, in which operators that it lacks are measured too."""
+    graphs = family_graphs(PX, shop.scale.of_each_family)
+    stats, ms = {}, {}
+    for dtype in DTYPES:
+        made = {name: graph_in(graph, dtype) for name, graph in graphs.items()}
+        folder = shop.folder / f"families-{dtype}"
+        files = [
+            NetworkFile.write(folder / f"{name}.tflite", partial(random_model, graph), graph.ops)
+            for name, graph in made.items()
+        ]
+        table = shop.completed(PX, [op for file in files for op in file.ops])
+        measured = shop.settled_ms(files, table)
+        predicted = [Predictor(table, dtype).predict(file.ops).total_ms for file in files]
+        stats[dtype] = {"edgekd": errors_of(predicted, measured)}
+        ms[dtype] = dict(zip(made, zip(measured, predicted, strict=True), strict=True))
+        print(f"other families, {dtype}, {len(files)} networks")
+        print_networks(ms[dtype])
+        print_stats(stats[dtype])
+    return {"other_family": stats, "other_family_ms": ms}
+
+
+def third_party_part(shop: Workshop, folder: Path) -> Result:
+    """Predict files of other authors from a space's table, in which the operators that it lacks are measured too."""
+    read = list(foreign_files(folder))
+    left_out = [one for one in read if isinstance(one, str)]
+    models = {one.name: one for one in read if isinstance(one, ModelFile)}  # of equal files one
+    files = [NetworkFile(name, model.path, model.ops) for name, model in models.items()]
+    refused = shop.refusals(files)
+    left_out += [f"{name}: {reason}" for name, reason in refused.items()]
+    files = [file for file in files if file.name not in refused]
+    table = shop.completed(PX, [op for file in files for op in file.ops])
+    measured = shop.settled_ms(files, table)
+    predicted = [Predictor(table, models[file.name].dtype).predict(file.ops).total_ms for file in files]
+    ms = {file.name: both for file, both in zip(files, zip(measured, predicted, strict=True), strict=True)}
+    print(f"files of other authors: {len(files)}")
+    print_networks(ms)
+    print("".join(f"  left out: {reason}\n" for reason in left_out), end="")
+    stats = errors_of(predicted, measured)
+    print_stats({"edgekd": stats})
+    return {"third_party": {"models": len(files), "left_out": left_out, **stats}, "third_party_ms": ms}
+
+
+def print_networks(ms: Mapping[str, tuple[float, float]]) -> None:
+    """Print each network's measured and predicted ms."""
+    for name, (measured, predicted) in ms.items():
+        print(
+            f"  {name:44} {measured:9.3f} ms, predicted {predicted:9.3f} ms {100 * (predicted / measured - 1):+7.2f}%"
+        )
+
+
+# --- common -----------------------------------------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[Workshop], Result]] = {
+    "device_seconds": device_part,  # first: it times a table's measurement between others
+    "heldout": heldout_part,
+    "heldout_loaded": loaded_part,
+    "other_family": other_family_part,
+    "predictions_per_s": predictions_part,
+    "load_table": load_part,
+}
+
+
+def _parts(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := sorted(set(names) - set(PARTS)):
+        raise argparse.ArgumentTypeError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
+    return names
+
+
+def _options(arguments: Iterable[str] | None = None) -> argparse.Namespace:
+    text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), metavar="A,B", help=f"only {', '.join(PARTS)}")
+    parser.add_argument("--third-party", type=Path, metavar="FOLDER", help="also predict the .tflite files below it")
+    parser.add_argument("--two-threads", action="store_true", help="also measure and predict with two threads, no bar")
+    parser.add_argument("--quick", action="store_true", help="few networks of small spaces: a trial, no result")
+    return parser.parse_args(list(arguments) if arguments is not None else None)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,269 @@
+"""Tables and networks for `bench_tables.py`: made or measured once each, kept in one folder, and measured in sessions.
+
+Judges nothing; bench_errors.py compares, bench_tables.py sets the bars.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+from unittest import mock
+
+from device_agents.device import Device
+from device_agents.protocol import JobResult
+from device_agents.session import Session
+from edgekd.bench import ROUNDS, Bench, DeviceChoice, MeasuringFailed, Model
+from edgekd.graph.ir import graph_in
+from edgekd.graph.micro import random_model
+from edgekd.profile import Effort, Order, ProfileRequest, calibration_archs, profile
+from edgekd.spaces.arch import Arch
+from edgekd.spaces.layers import graph_of
+from edgekd.spaces.mnasnet import space_named
+from edgekd.spaces.space import BlockOptions, Space
+from latency_tables.calibrate import MIN_NETWORKS, Calibration
+from latency_tables.op_spec import OpSpec
+from latency_tables.store import LatencyTable
+
+_HELDOUT_SEED = 1907  # another than that of profile.py's calibration networks
+_MOST_DRAWS = 50  # × the networks wanted; a space that is nearly used up must not draw for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured; `full_space` False takes a corner of each space, whose table is measured in seconds."""
+
+    heldout: int
+    calibration: int
+    pairs: int
+    rounds: int
+    sampled_rows: int
+    architectures: int  # of one vectorised prediction
+    of_each_family: int
+    full_space: bool = True
+
+
+FULL = Scale(200, 20, 3, ROUNDS, 50, 1_000_000, 8)
+QUICK = Scale(12, MIN_NETWORKS, 1, 4, 4, 50_000, 2, full_space=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the device is used: its threads, and whether another process loads a core meanwhile."""
+
+    threads: int = 1
+    loaded: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.threads} thread{'s' * (self.threads > 1)}{', another process beside it' * self.loaded}"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a core busy while the block runs, where that is the condition."""
+        if not self.loaded:
+            yield
+            return
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"], stdin=subprocess.DEVNULL) as neighbour:
+            try:
+                yield
+            finally:
+                neighbour.kill()
+
+
+ALONE = Condition()
+
+
+@dataclass(frozen=True)
+class Host(DeviceChoice):
+    """The machine that this runs on, with so many threads."""
+
+    threads: int = 1
+
+    def find(self) -> Device:
+        """Find it."""
+        return replace(DeviceChoice.find(self), threads=self.threads)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """A whole network on disk, and the operators that it holds."""
+
+    name: str
+    path: Path
+    ops: tuple[OpSpec, ...]
+
+    @staticmethod
+    def write(path: Path, make: Callable[[], bytes], ops: Sequence[OpSpec]) -> NetworkFile:
+        """Make a network's file where it is not there yet."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(make())
+        return NetworkFile(f"network:{path.stem}", path, tuple(ops))
+
+    @property
+    def model(self) -> Model:
+        """Read the file, to be measured."""
+        return Model(self.name, self.path.read_bytes(), "network")
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """A table that `edgekd profile` measured, and the seconds that it held the device."""
+
+    path: Path
+    table: LatencyTable
+    device_seconds: float
+
+
+class DeviceClock:
+    """Times what goes on between the first push to the device and its last row, here and there; a context manager."""
+
+    def __init__(self) -> None:
+        self._began = self._ended = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin to listen to sessions."""
+        clock, measure = self, Session.measure
+
+        def timed(session: Session, *args: Any, **kwargs: Any) -> Iterator[JobResult]:
+            clock._began = clock._began or time.perf_counter()
+            for row in measure(session, *args, **kwargs):
+                clock._ended = time.perf_counter()
+                yield row
+
+        self._patch = mock.patch.object(Session, "measure", timed)
+        self._patch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave sessions as they were."""
+        self._patch.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Give the seconds. Raises RuntimeError where nothing was measured."""
+        if not self._ended:
+            raise RuntimeError("no row came from the device, so there is nothing to time")
+        return self._ended - self._began
+
+
+class Workshop:
+    """Tables and networks of one run of the benchmark, each made when it is first asked for."""
+
+    def __init__(self, folder: Path, scale: Scale) -> None:
+        self.folder = folder
+        self.scale = scale
+        self._profiled: dict[tuple[int, Condition], Profiled] = {}
+
+    def space(self, px: int) -> Space:
+        """Give the space of a resolution, or its corner."""
+        space = space_named(f"mnasnet-{px}")
+        return space if self.scale.full_space else replace(space, blocks=tuple(map(_corner, space.blocks)))
+
+    def profiled(self, px: int, condition: Condition = ALONE) -> Profiled:
+        """Measure a space's table in every dtype, as `edgekd profile` does."""
+        if (px, condition) not in self._profiled:
+            path = self.folder / f"table-{px}-{condition.threads}-{condition.loaded}.jsonl"
+            with condition.held(), DeviceClock() as clock:
+                table = self._profile(path, self.order(px), condition)
+            seconds, sentinel_us = clock.seconds, table.sentinel_ns / 1000
+            rows = f"{len(table.rows)} rows in {seconds:.1f} s, sentinel {sentinel_us:.1f} µs"
+            print(f"table of mnasnet-{px}, {condition}: {rows}")
+            for dtype, fit in table.calibrations.items():
+                print(f"  {dtype}: {_spelled(fit)}", flush=True)
+            self._profiled[px, condition] = Profiled(path, table, seconds)
+        return self._profiled[px, condition]
+
+    def order(self, px: int) -> Order:
+        """Say what a space's table covers."""
+        return Order.for_space(self.space(px), networks=self.scale.calibration)
+
+    def held_out(self, px: int, dtype: str) -> list[NetworkFile]:
+        """Write the networks that no table is calibrated on, uniformly drawn, the same in every dtype."""
+        space, files = self.space(px), []
+        for number, arch in enumerate(self._held_out_archs(space)):
+            graph = graph_in(graph_of(space, arch), dtype)
+            path = self.folder / f"{dtype}-{px}" / f"{number}.tflite"
+            files.append(NetworkFile.write(path, partial(random_model, graph), graph.ops))
+        return files
+
+    def _held_out_archs(self, space: Space) -> list[Arch]:
+        rng = random.Random(_HELDOUT_SEED)  # noqa: S311 - a choice of networks, not a secret
+        calibrated = set(calibration_archs(space, self.scale.calibration))
+        archs: dict[Arch, None] = {}
+        for _ in range(_MOST_DRAWS * self.scale.heldout):
+            if len(archs) == self.scale.heldout:
+                return list(archs)
+            arch = space.arch([rng.randrange(n) for n in space.decision_sizes])
+            archs |= {} if arch in calibrated else {arch: None}
+        raise RuntimeError(f"space {space.name} has fewer than {self.scale.heldout} networks to hold out")
+
+    def completed(self, px: int, ops: Iterable[OpSpec]) -> LatencyTable:
+        """Measure operators that a space's table lacks into a copy of it, which lasts; its calibration stays."""
+        path = self.folder / f"completed-{px}.jsonl"
+        if not path.exists():
+            shutil.copyfile(self.profiled(px).path, path)
+        return self._profile(path, Order(tuple(op for op in dict.fromkeys(ops) if not op.is_folded)), ALONE)
+
+    def _profile(self, path: Path, order: Order, condition: Condition) -> LatencyTable:
+        effort = Effort(self.scale.calibration, self.scale.rounds)
+        request = ProfileRequest(Host(threads=condition.threads), path, effort=effort)
+        return profile(request, order, lambda done, total: None, warn)
+
+    def refusals(self, networks: Sequence[NetworkFile]) -> dict[str, str]:
+        """Run each network once; say of those that the device cannot run why."""
+        refused = {}
+        with Bench(Host().find(), warn) as bench:
+            for network in networks:
+                try:
+                    list(bench.measure([network.model], rounds=1))
+                except MeasuringFailed as error:
+                    refused[network.name] = str(error)
+        return refused
+
+    def measured_ms(self, networks: Sequence[NetworkFile], condition: Condition = ALONE) -> list[float]:
+        """Measure networks in one fresh session, as `Bench.measure` does by default; ms in their order."""
+        began = time.perf_counter()
+        with condition.held(), Bench(Host(threads=condition.threads).find(), warn) as bench:
+            models = (network.model for network in networks)  # read one by one: together they are gigabytes
+            found = {row.subject: row for row in bench.measure(models, self.scale.rounds)}
+        sentinel_us = min(row.sentinel_ns for row in found.values()) / 1000
+        seconds = time.perf_counter() - began
+        print(f"  {len(found)} networks, {condition}: {seconds:.1f} s, sentinel {sentinel_us:.1f} µs", flush=True)
+        return [found[network.name].quiet_ms for network in networks]
+
+    def settled_ms(self, networks: Sequence[NetworkFile], table: LatencyTable) -> list[float]:
+        """Measure networks so few that a session is over in a moment until the machine is as fast as for the table."""
+        with Bench(Host().find(), warn) as bench:
+            found = bench.measure_settled([network.model for network in networks], table.sentinel_ns)
+        return [found[network.name].quiet_ms for network in networks]
+
+
+def warn(warning: str) -> None:
+    """Show a warning of the device's."""
+    print(f"  {warning}", flush=True)
+
+
+def _spelled(fit: Calibration) -> str:
+    values = ((name, f"{value:.3g}" if isinstance(value, float) else value) for name, value in asdict(fit).items())
+    return ", ".join(f"{name} {value}" for name, value in values)
+
+
+def _corner(block: BlockOptions) -> BlockOptions:
+    """Keep few options of a block, the reference's among them."""
+    return replace(
+        block,
+        layers=block.layers[:2],
+        conv_ops=("dsconv", "mb6"),
+        kernels=(3,),
+        skip_ops=("none", "identity"),
+        filters=(0.75, 1.0),
+    )

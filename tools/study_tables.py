@@ -1,0 +1,297 @@
+#!/usr/bin/env python3
+"""Find out which mix of measurements predicts whole networks best for its device time: why a profile is as it is.
+
+Isolated operators, operators inside whole networks (the runtime's own per-node profile) and whole networks to calibrate
+on are measured once; every mix of them then predicts the same held-out networks. Besides: how
+well hidden rows are estimated from the rest, and what the runtime fuses, told by T1 + T2 against T12. It sets no bars;
+`bench_tables.py` does. Needs Linux, the project's environment and some minutes.
+
+    .venv/bin/python tools/study_tables.py [--json FILE] [--px 96] [--held-out 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from bench_errors import errors_of
+from bench_parts import Result, machine, print_machine
+from bench_workshop import FULL, Host, Workshop, warn
+
+from edgekd.bench import Bench, Model
+from edgekd.graph.micro import micro_model
+from latency_tables.builder import FIXED_COST_OPS, fixed_cost_ms
+from latency_tables.calibrate import Observation, calibrate, own_ms
+from latency_tables.estimate import Estimate, Estimator
+from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
+from latency_tables.schema import Measurement
+from latency_tables.store import LatencyTable
+
+Floats = npt.NDArray[np.float64]
+NODE_RUNS = 50  # times come in whole microseconds, which a mean over so many makes finer
+CALIBRATIONS = (8, 12, 20)  # networks
+MOST = max(CALIBRATIONS)
+
+
+def main() -> int:
+    """Measure, compare and write; give the exit code."""
+    options = _options()
+    result: Result = {"machine": machine()}
+    print_machine(result["machine"])
+    with tempfile.TemporaryDirectory(prefix="edgekd-study-") as name:
+        shop = Workshop(Path(name), replace(FULL, heldout=options.held_out, calibration=MOST))
+        result["mixes"] = {f"{dtype}@{options.px}": mixes_part(shop, options.px, dtype) for dtype in DTYPES}
+        result["estimates"] = estimates_part(shop.profiled(options.px).table)
+    result["fusion"] = fusion_part()
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+# --- mixes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that was measured of one dtype at one resolution; ms, by operator key or in the networks' order."""
+
+    dtype: str
+    table: LatencyTable
+    calibration: list[tuple[OpSpec, ...]]
+    calibration_ms: list[float]
+    context_ms: Mapping[str, float]  # of operators inside the calibration networks, by the runtime's profiler
+    seconds: Mapping[str, float]  # of device time: rows, networks, nodes
+
+    def row_ms(self, op: OpSpec) -> float:
+        """Give an operator's isolated time as it was measured."""
+        return self.table.rows[op.key].quiet_ms
+
+    def own_ms(self, op: OpSpec) -> float:
+        """Give an operator's isolated time without the fixed cost of a call."""
+        return own_ms(self.row_ms(op), fixed_cost_ms(self.table, self.dtype))
+
+    def in_context_ms(self, op: OpSpec) -> float:
+        """Give an operator's time inside networks; one that no network held has its isolated time, put right by what
+        its kind costs inside beside outside.
+        """
+        return self.context_ms.get(op.key) or self.own_ms(op) * self._kind_ratio(op.kind)
+
+    def blended_ms(self, op: OpSpec) -> float:
+        """Give an operator's isolated time, put right by its kind's ratio."""
+        return self.own_ms(op) * self._kind_ratio(op.kind)
+
+    def _kind_ratio(self, kind: str) -> float:
+        inside = outside = 0.0
+        for key, ms in self.context_ms.items():
+            if key.startswith(f"{kind};"):
+                inside, outside = inside + ms, outside + self.own_ms(OpSpec.parse(key))
+        return inside / outside if inside and outside else 1.0
+
+
+Times = Callable[[OpSpec], float]
+COLUMNS = ("rows", "operators", "weight_mb", "constant")
+
+
+def mixes_part(shop: Workshop, px: int, dtype: str) -> Result:
+    """Predict held-out networks by every mix, each with its device seconds."""
+    files = shop.held_out(px, dtype)
+    known = _measured(shop, px, dtype)
+    measured = shop.measured_ms(files)
+    again = shop.measured_ms(files)
+    print(f"{dtype}@{px}, {len(files)} held-out networks; device seconds, mean and median error")
+    found = {"measured again": {"seconds": 0.0, **errors_of(again, measured)}}
+    for name, (seconds, predict) in _mixes(known).items():
+        found[name] = {"seconds": seconds, **errors_of([predict(file.ops) for file in files], measured)}
+    for name, stats in found.items():
+        print(f"  {name:58}{stats['seconds']:7.1f} s{stats['mean_ape']:7.2f} %{stats['median_ape']:7.2f} %", flush=True)
+    return found
+
+
+def _mixes(known: Known) -> dict[str, tuple[float, Callable[[Sequence[OpSpec]], float]]]:
+    """Name every mix, what it costs, and how it predicts."""
+    rows, networks, nodes = (known.seconds[name] for name in ("rows", "networks", "nodes"))
+    mixes: dict[str, tuple[float, Callable[[Sequence[OpSpec]], float]]] = {
+        "isolated rows": (rows, lambda ops: sum(map(known.row_ms, ops))),
+        "in context, uncalibrated": (rows + nodes, lambda ops: sum(map(known.in_context_ms, ops))),
+    }
+    for count in CALIBRATIONS:
+        cost = rows + networks * count / MOST
+        for columns in ((0,), (0, 3), (0, 1), (0, 1, 3), (0, 1, 2, 3)):
+            name = f"rows, {count} networks: {' + '.join(COLUMNS[column] for column in columns)}"
+            mixes[name] = (cost, _least_squares(known, known.row_ms, columns, count))
+        mixes[f"rows - fixed cost, {count} networks, held near physics"] = (
+            cost,
+            _with_prior(known, known.own_ms, count),
+        )
+    cost = rows + networks + nodes
+    mixes["in context, held near physics"] = (cost, _with_prior(known, known.in_context_ms, MOST))
+    mixes["rows by kind's ratio in context, held near physics"] = (cost, _with_prior(known, known.blended_ms, MOST))
+    return mixes
+
+
+def _least_squares(
+    known: Known, times: Times, columns: tuple[int, ...], count: int
+) -> Callable[[Sequence[OpSpec]], float]:
+    """Fit some coefficients by plain least squares on relative errors."""
+    measured = np.array(known.calibration_ms[:count])
+    features = np.array([_features(ops, times) for ops in known.calibration[:count]])[:, columns]
+    solution = np.linalg.lstsq(features / measured[:, None], np.ones(count), rcond=None)[0]
+    return lambda ops: float(_features(ops, times)[list(columns)] @ solution)
+
+
+def _with_prior(known: Known, times: Times, count: int) -> Callable[[Sequence[OpSpec]], float]:
+    """Fit as a table does."""
+    pairs = zip(known.calibration[:count], known.calibration_ms[:count], strict=True)
+    observations = [
+        Observation(rows_ms=f[0], operators=len(ops), weight_mb=f[2], measured_ms=ms)
+        for ops, ms in pairs
+        for f in [_features(ops, times)]
+    ]
+    fit = calibrate(observations, fixed_cost_ms(known.table, known.dtype))
+    coefficients = np.array([fit.scale, fit.per_op_ms, fit.per_mb_ms, fit.offset_ms])
+    return lambda ops: float(_features(ops, times) @ coefficients)
+
+
+def _features(ops: Sequence[OpSpec], times: Times) -> Floats:
+    return np.array([sum(map(times, ops)), len(ops), sum(op.weight_bytes for op in ops) / 1e6, 1.0])
+
+
+def _measured(shop: Workshop, px: int, dtype: str) -> Known:
+    table = shop.profiled(px).table
+    networks = [network for network in table.networks.values() if network.dtype == dtype]
+    ops = [tuple(map(OpSpec.parse, network.op_keys)) for network in networks]
+    makers = {spec.name: make for spec, make in shop.order(px).networks.items()}
+    context_ms, node_seconds = _in_context(
+        {network.name: (makers[network.name](), of) for network, of in zip(networks, ops, strict=True)}
+    )
+    seconds = {
+        "rows": sum(_seconds(row) for key, row in table.rows.items() if f";{dtype};" in key),
+        "networks": sum(_seconds(network.measurement) for network in networks),
+        "nodes": node_seconds,
+    }
+    return Known(dtype, table, ops, [network.measurement.quiet_ms for network in networks], context_ms, seconds)
+
+
+def _seconds(measurement: Measurement) -> float:
+    """Give the device time of one subject: loading it, its warm-up and its samples."""
+    samples = sum(measurement.samples_ns) * measurement.inferences_per_sample
+    return (measurement.init_ns + measurement.warmup_ns + samples) / 1e9
+
+
+def _in_context(networks: Mapping[str, tuple[bytes, tuple[OpSpec, ...]]]) -> tuple[dict[str, float], float]:
+    """Profile each network's nodes; give the ms of each operator, and the seconds that it took."""
+    found: dict[str, list[float]] = defaultdict(list)
+    total_ns = 0
+    with Bench(Host().find(), warn) as bench:
+        for name, (content, ops) in networks.items():
+            nodes = [node for node in bench.nodes(Model(name, content, "network"), NODE_RUNS) if node.kind == "xnnpack"]
+            total_ns += NODE_RUNS * sum(node.mean_ns for node in nodes)
+            if len(nodes) != len(ops):
+                warn(f"{name}: the profiler tells {len(nodes)} nodes of {len(ops)} operators; left out")
+                continue
+            for node, op in zip(nodes, ops, strict=True):
+                found[op.key].append(node.mean_ns / 1e6)
+    return {key: statistics.median(times) for key, times in found.items()}, total_ns / 1e9
+
+
+# --- operators that were never measured -------------------------------------------------------------------------------
+
+HIDDEN_SHARE = 5  # one row in so many is hidden
+DRAWS = 4
+
+
+def estimates_part(table: LatencyTable) -> Result:
+    """Hide rows of a table and estimate them from the rest."""
+    found = {}
+    print(f"rows estimated from others, one in {HIDDEN_SHARE} hidden, {DRAWS} draws")
+    for dtype in DTYPES:
+        fixed_ms = fixed_cost_ms(table, dtype)
+        rows = {op: own_ms(table.rows[op.key].quiet_ms, fixed_ms) for op in map(OpSpec.parse, table.rows)}
+        rows = {op: ms for op, ms in rows.items() if op.dtype == dtype and op != FIXED_COST_OPS[dtype]}
+        pairs = [pair for seed in range(DRAWS) for pair in _hidden(rows, seed)]
+        stats = errors_of([estimate.ms for estimate, _ in pairs], [ms for _, ms in pairs])
+        inside = [abs(estimate.ms / ms - 1) <= estimate.relative_error for estimate, ms in pairs]
+        found[dtype] = {**stats, "interval_coverage": statistics.fmean(inside)}
+        print(
+            f"  {dtype:8} mean {stats['mean_ape']:.2f} %, median {stats['median_ape']:.2f} %, within 5 % "
+            f"{stats['within_5']:.2f}, 10 % {stats['within_10']:.2f}, interval {found[dtype]['interval_coverage']:.2f}"
+        )
+    return found
+
+
+def _hidden(rows: Mapping[OpSpec, float], seed: int) -> list[tuple[Estimate, float]]:
+    """Estimate a random share of the rows from the rest; give each estimate with what was measured."""
+    rng = random.Random(seed)  # noqa: S311 - a choice of rows, not a secret
+    hidden = rng.sample(sorted(rows, key=lambda op: op.key), len(rows) // HIDDEN_SHARE)
+    estimator = Estimator({op: ms for op, ms in rows.items() if op not in set(hidden)})
+    pairs = [(estimator.estimate(op), rows[op]) for op in hidden]
+    return [(estimate, ms) for estimate, ms in pairs if estimate is not None]
+
+
+# --- what the runtime fuses -------------------------------------------------------------------------------------------
+
+_MAP = (TensorSpec((1, 28, 28, 64)),)
+_PADDED = (TensorSpec((1, 30, 30, 64)),)
+_PADDINGS = TensorSpec((4, 2), constant=True, dtype="int32", values=(0, 0, 1, 1, 1, 1, 0, 0))
+_PAD = OpSpec("pad", (*_MAP, _PADDINGS), "float32", out=((1, 30, 30, 64),))
+_ADD = OpSpec("add", (*_MAP, *_MAP), "float32")
+_CONV = OpSpec("conv_2d", _MAP, "float32", 64, (3, 3))
+_DEPTHWISE = OpSpec("depthwise_conv_2d", _MAP, "float32", 64, (3, 3))
+# first operator, second operator, both as one row
+PAIRS: dict[str, tuple[OpSpec, OpSpec, OpSpec]] = {
+    **{
+        f"{op.kind} + {act}": (op, OpSpec(act, _MAP, "float32", out=((1, 28, 28, 64),)), replace(op, then=act))
+        for op in (_CONV, _DEPTHWISE, _ADD)
+        for act in ("relu", "relu6")
+    },
+    **{
+        f"pad + {op.kind}": (
+            _PAD,
+            replace(op, inputs=_PADDED, padding="valid"),
+            replace(op, padding="valid", pad=(1, 1, 1, 1)),
+        )
+        for op in (_CONV, _DEPTHWISE)
+    },
+}
+
+
+def fusion_part() -> Result:
+    """Measure pairs of operators alone and together; a runtime that fuses pays for one of them only."""
+    ops = {op.key: op for pair in PAIRS.values() for op in pair} | {
+        FIXED_COST_OPS["float32"].key: FIXED_COST_OPS["float32"]
+    }
+    with Bench(Host().find(), warn) as bench:
+        rows = bench.measure_settled([Model(key, micro_model(op)) for key, op in ops.items()])
+    fixed_ms = rows[FIXED_COST_OPS["float32"].key].quiet_ms
+    us = {key: 1000 * own_ms(row.quiet_ms, fixed_ms) for key, row in rows.items()}
+    found = {}
+    print("what the runtime fuses, µs without the fixed cost of a call")
+    for name, (first, second, both) in PAIRS.items():
+        t1, t2, t12 = us[first.key], us[second.key], us[both.key]
+        is_fused = t12 < t1 + t2 - min(t1, t2) / 2
+        found[name] = {"t1_us": t1, "t2_us": t2, "t12_us": t12, "is_fused": is_fused}
+        print(f"  {name:28} T1 {t1:7.2f}  T2 {t2:7.2f}  T12 {t12:7.2f}  {'fused' if is_fused else 'not fused'}")
+    return found
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument(
+        "--px", type=int, choices=(96, 160, 224), default=96, help="resolution of the space (default 96)"
+    )
+    parser.add_argument("--held-out", type=int, default=60, metavar="N", help="networks to judge by (default 60)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

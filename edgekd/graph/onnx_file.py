@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from edgekd.errors import DataError
+from edgekd.graph.onnx_bytes import checked_opset, one_line, parse_model, see_content
 from edgekd.graph.onnx_fold import fold_small_constants
-from edgekd.graph.onnx_spelling import FIRST_OPSET, MAX_STEERING_FLOATS, onnx_package
+from edgekd.graph.onnx_spelling import MAX_STEERING_FLOATS, onnx_package
 from latency_tables.op_spec import MAX_VALUES, TENSOR_DTYPES
 
-_MAX_NODES = 1 << 16
-_MAX_TENSORS = 1 << 18
 _MOST = (1 << 31) - 1  # what a key's values can tell; "to the end" of a Slice is the largest integer there is
 _BITS = {"bool": 8, "int4": 4}
 _CONTENT = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
@@ -69,8 +68,8 @@ def read_onnx(content: bytes) -> OnnxGraph:
         MissingExtra: the onnx package is not installed.
 
     """
-    model = _parsed(content)
-    opset = _checked(model)
+    model = parse_model(content)
+    opset = checked_opset(model)
     graph = model.graph
     _keep_constants(graph)
     constants = {tensor.name: _constant(tensor) for tensor in graph.initializer}
@@ -82,52 +81,6 @@ def read_onnx(content: bytes) -> OnnxGraph:
     nodes = list(map(_node, graph.node))
     tensors = _inferred(model) | constants
     return _without_constants(opset, nodes, tensors, frozenset(value.name for value in graph.output))
-
-
-def _parsed(content: bytes) -> Any:
-    onnx = onnx_package()
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # it ships no types
-
-    try:
-        model = onnx.ModelProto.FromString(content)
-    except (DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise DataError(f"no .onnx file, or a damaged one: {_line(error)}") from error
-    if not model.graph.node:
-        raise DataError("no .onnx file, or a damaged one: it holds no graph with operators")
-    if not all(isinstance(name, str) for name in _names(model.graph)):
-        raise DataError("a damaged .onnx file: one of its names is no text")
-    return model
-
-
-def _names(graph: Any) -> Iterator[Any]:
-    """Give all names of a graph; the format does not see to it that they are texts."""
-    for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (attribute.name for attribute in node.attribute)
-    for value in (*graph.input, *graph.output):
-        yield value.name
-        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
-    yield from (tensor.name for tensor in graph.initializer)
-
-
-def _checked(model: Any) -> int:
-    """See that the file is one of those that can be read, and return its opset."""
-    onnx, graph = onnx_package(), model.graph
-    known = onnx.defs.onnx_opset_version()
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if not FIRST_OPSET <= opset <= known:
-        raise DataError(f"the .onnx file is of opset {opset}; opsets {FIRST_OPSET} to {known} can be read")
-    if len(graph.node) > _MAX_NODES or len(graph.initializer) > _MAX_TENSORS:
-        raise DataError(f"the .onnx file has {len(graph.node)} operators, at most {_MAX_NODES} can be read")
-    if model.functions:
-        name = model.functions[0].name
-        raise DataError(f"the .onnx file has functions of its own ({name[:80]!r}); inline them with onnx.inliner")
-    if graph.sparse_initializer:
-        raise DataError("the .onnx file has sparse constants, which cannot be read; store them densely")
-    for node in graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            raise DataError(f"operator {node.domain[:80]}.{node.op_type[:80]} is none of the ONNX standard")
-    return int(opset)
 
 
 def _fix_batch(inputs: Sequence[Any]) -> None:
@@ -154,10 +107,7 @@ def _constant(tensor: Any) -> OnnxTensor:
     """Describe an initializer; the content of a small one is kept."""
     onnx = onnx_package()
     what = f"constant {tensor.name[:80]!r}"
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        raise DataError(
-            f"{what} lies in another file; save the model in one: onnx.save_model(…, save_as_external_data=False)"
-        )
+    see_content(what, tensor)
     shape, dtype = tuple(tensor.dims), _dtype(what, tensor.data_type)
     if any(size < 0 for size in shape) or tensor.HasField("segment"):
         raise DataError(f"{what} has an impossible shape {list(shape)}"[:200])
@@ -173,7 +123,7 @@ def _constant(tensor: Any) -> OnnxTensor:
     try:
         values = onnx.numpy_helper.to_array(tensor).reshape(-1).tolist()
     except (ValueError, TypeError) as error:
-        raise DataError(f"{what} is damaged: {_line(error)}") from error
+        raise DataError(f"{what} is damaged: {one_line(error)}") from error
     if dtype in ("int32", "int64"):
         return OnnxTensor(shape, dtype, constant=True, values=_clamped(values))
     floats = tuple(values) if dtype == "float32" and count <= MAX_STEERING_FLOATS else ()
@@ -269,7 +219,7 @@ def _inferred(model: Any) -> dict[str, OnnxTensor]:
     try:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, IndexError, TypeError, MemoryError) as error:
-        raise DataError(f"the shapes of the .onnx file do not fit together: {_line(error)}") from error
+        raise DataError(f"the shapes of the .onnx file do not fit together: {one_line(error)}") from error
     tensors = {}
     graph = inferred.graph
     for value in (*graph.value_info, *graph.input, *graph.output):
@@ -348,7 +298,3 @@ def _used(nodes: Sequence[OnnxNode], outputs: frozenset[str]) -> Iterator[OnnxNo
             wanted |= set(node.inputs)
             kept.append(node)
     yield from reversed(kept)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

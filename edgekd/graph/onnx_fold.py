@@ -35,6 +35,9 @@ _SIZE_OPERANDS = {
     "Pad": (1,),
     "MaxUnpool": (2,),
 }
+_GROWING = ("ConstantOfShape", "Expand", "Tile")
+_MAX_MADE = 1 << 28  # elements of a constant that is made of small ones
+_MAX_RANK = 1 << 16  # the same of one dimension, which may be taken for a rank
 _NUMBERS = ("FLOAT", "INT32", "INT64", "BOOL")
 _DTYPES = ("float32", "int32", "int64", "bool")  # the same, as numpy names them
 _FAILURES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, NotImplementedError)
@@ -49,6 +52,8 @@ def fold_small_constants(model: Any, opset: int, shapes_of: Callable[[Any], Shap
         DataError: what a shape follows from is not known before an inference.
 
     """
+    entries = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    _fold(model.graph, opset, {name: tuple(int(dim.dim_value) for dim in dims) for name, dims in entries.items()})
     _see_sizes(model.graph)
     for _ in range(_ROUNDS):
         asks_sizes = any(node.op_type in ("Shape", "Size") for node in model.graph.node)
@@ -58,7 +63,7 @@ def fold_small_constants(model: Any, opset: int, shapes_of: Callable[[Any], Shap
 
 
 def _see_sizes(graph: Any) -> None:
-    """See that what sets a rank follows from constants and shapes by harmless steps alone.
+    """See that what sets a rank follows from constants and shapes by steps that make nothing large of them.
 
     The inference of shapes believes in a rank of millions where such an operand seems to have millions of elements.
     """
@@ -71,7 +76,7 @@ def _see_sizes(graph: Any) -> None:
                 f"operator {node.op_type[:80]} takes a size from {name[:80]!r}, which is not known before an inference"
             )
         known = node.op_type in ("Shape", "Size")
-        if not known and (node.op_type not in _HARMLESS or doubtful & set(node.input)):
+        if not known and (node.op_type not in _HARMLESS - {"ConstantOfShape"} or doubtful & set(node.input)):
             doubtful.update(node.output)
 
 
@@ -82,6 +87,7 @@ def _fold(graph: Any, opset: int, shapes: Shapes) -> bool:
     known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in small}
     kept = []
     for node in graph.node:
+        _see_growth(node, known)
         value = _value(node, known, shapes, opset) if len(node.output) == 1 else None
         if value is None or value.size > MAX_VALUES or value.dtype.name not in _DTYPES:
             kept.append(node)
@@ -94,6 +100,23 @@ def _fold(graph: Any, opset: int, shapes: Shapes) -> bool:
         del graph.node[:]
         graph.node.extend(copies)
     return folded
+
+
+def _see_growth(node: Any, known: Mapping[str, Any]) -> None:
+    """Raise DataError for an operator that makes an absurdly large tensor of small constants."""
+    operands = [known[name] for name in node.input if name in known]
+    if not operands or len(operands) < len(node.input):
+        return
+    limit = _MAX_MADE if operands[-1].size > 1 else _MAX_RANK
+    if node.op_type in _GROWING:
+        count = math.prod(map(int, operands[-1].reshape(-1))) * (operands[0].size if node.op_type == "Tile" else 1)
+    elif node.op_type == "Range" and len(operands) == 3 and all(o.size == 1 for o in operands) and operands[2].item():
+        start, end, delta = (operand.item() for operand in operands)
+        count = int(min((end - start) / delta, float(2 * limit)))
+    else:
+        return
+    if count > limit:
+        raise DataError(f"operator {node.op_type} makes a constant of {count} elements, more than {limit}")
 
 
 def _value(node: Any, known: Mapping[str, Any], shapes: Shapes, opset: int) -> Any:
@@ -128,5 +151,5 @@ def _computed(node: Any, known: Mapping[str, Any], opset: int) -> Any:
     try:
         with np.errstate(all="ignore"):
             return np.asarray(ReferenceEvaluator(alone).run(None, feeds)[0])
-    except _FAILURES:
+    except (*_FAILURES, onnx.checker.ValidationError):
         return None  # a damaged operator, which the inference of shapes will name

@@ -219,6 +219,15 @@ def ranks_of_an_input() -> bytes:
     return model([node("Reshape", "x n", "z")], {**X, "n": [1 << 30]}, "z", types={"n": TensorProto.INT64})
 
 
+def a_rank_of_trillions() -> bytes:
+    """Write a Reshape to as many dimensions as a constant has that is left to be made."""
+    nodes = [
+        node("ConstantOfShape", "many", "n", value=numpy_helper.from_array(np.array([1]))),
+        node("Reshape", "x n", "z"),
+    ]
+    return model(nodes, X, "z", {"many": np.array([1 << 43])})
+
+
 def a_constant_without_content() -> bytes:
     """Write a constant of 2^40 sizes, of which none is there."""
     made = onnx.ModelProto.FromString(model([node("Reshape", "x n", "z")], X, "z", {"n": np.array([1, 144])}))
@@ -334,6 +343,16 @@ def external() -> bytes:
     return bytes(made.SerializeToString())
 
 
+def external_value() -> bytes:
+    """Write a file with an operator whose own constant lies beside it."""
+    value = numpy_helper.from_array(np.array([0]))
+    value.ClearField("raw_data")
+    value.data_location = TensorProto.EXTERNAL
+    value.external_data.add(key="location", value="/etc/passwd")
+    nodes = [node("ConstantOfShape", "n", "c", value=value), node("Add", "x c", "z")]
+    return model(nodes, X, "z", {"n": np.array([1])})
+
+
 def with_functions() -> bytes:
     """Write a file that defines an operator of its own."""
     made = onnx.ModelProto.FromString(conv_relu())
@@ -364,6 +383,7 @@ MICROSOFT: dict[str, Any] = {"opset_imports": [helper.make_opsetid("com.microsof
     ("write", "reason"),
     [
         (external, "constant 'w' lies in another file"),
+        (external_value, "a constant of operator ConstantOfShape lies in another file"),
         (with_functions, "functions of its own .'Mine'."),
         (with_branches, "operator If holds a graph of its own"),
         (shorter_weights, "constant 'w' has 428 bytes, its shape needs 432"),
@@ -379,6 +399,7 @@ MICROSOFT: dict[str, Any] = {"opset_imports": [helper.make_opsetid("com.microsof
         (lambda: model([node("Identity", "x", "y")], X, "y"), "nothing is left to be computed"),
         (lambda: model([node("RandomNormal", "", "y", shape=[2])], X, "y"), "RandomNormal has no first operand"),
         (ranks_of_an_input, "operator Reshape takes a size from 'n', which is not known before an inference"),
+        (a_rank_of_trillions, "operator ConstantOfShape makes a constant of 8796093022208 elements"),
         (a_constant_without_content, "constant 'n' has 0 numbers, its shape needs 1099511627776"),
         (lambda: model([CONV], {"x": [1, 4, 1 << 20, 1 << 20]}, "y", W), "input 'x' .* more than 2147483648 elements"),
         (lambda: b"", "holds no graph"),

@@ -31,6 +31,8 @@ MAX_SAMPLES = 10_000  # a row; two clocks of it stay below half of the longest l
 MAX_NS = 10**15  # 11 days: whatever claims to have taken longer is a broken clock
 MAX_CPUS = 1024
 
+LONG_VISIT = 4  # times as many samples a visit of a job whose samples are single runs
+
 KINDS = ("operator", "network")
 CLOCKS = ("thread_cpu", "wall")
 # What can be said against a row: others took the CPU, an output held denormal numbers (slow on some CPUs), the clock
@@ -64,9 +66,10 @@ class MeasureSettings:
     """How a batch is measured; the defaults take about 5 ms of device time for an operator of 5 µs.
 
     Short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its best:
-    the fastest sample repeats much better than the median. A job is visited in `least_rounds` at least and `rounds` at
-    most; in between it is done once its three best visits agree within the share `agreement`, or once it has had
-    `enough_s`. An engine may keep to `rounds` for every job. cpu_mask pins the runner (bit n is CPU n).
+    the fastest sample repeats much better than the median. A visit takes samples_per_round samples, LONG_VISIT times as
+    many of a job whose samples are single runs. A job is visited in `least_rounds` at least and `rounds` at most; in
+    between it is done once its three best visits agree within the share `agreement`, or once it has had `enough_s`. An
+    engine may keep to `rounds` and samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
     time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
     sentinel_job_id names the job that is also measured before every round; None takes the first of the batch.
     """
@@ -96,12 +99,14 @@ class MeasureSettings:
         if self.cpu_mask is not None and not 0 < self.cpu_mask < 1 << MAX_CPUS:
             raise InvalidRequest(f"setting cpu_mask is {self.cpu_mask!r}, must have one bit for each CPU to use")
         if self.samples > MAX_SAMPLES:
-            raise InvalidRequest(f"rounds times samples_per_round is {self.samples}, must be at most {MAX_SAMPLES}")
+            raise InvalidRequest(
+                f"rounds times samples_per_round allow {self.samples} samples, must be at most {MAX_SAMPLES}"
+            )
 
     @property
     def samples(self) -> int:
         """Count the samples that a row has at most."""
-        return self.rounds * self.samples_per_round
+        return self.rounds * self.samples_per_round * LONG_VISIT
 
     @property
     def least_samples(self) -> int:

@@ -15,7 +15,7 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from bench_costs import device_part, load_part, predictions_part
 from bench_errors import OpCountFit, errors_of
 from bench_families import family_graphs, foreign_files
 from bench_parts import Result, concluded, machine, print_machine, shown
-from bench_workshop import ALONE, FULL, QUICK, Condition, NetworkFile, Workshop
+from bench_workshop import ALONE, FULL, QUICK, Condition, NetworkFile, Scale, Workshop
 
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
@@ -55,7 +55,7 @@ def main() -> int:
     result: Result = {"machine": machine(), "quick": options.quick}
     print_machine(result["machine"])
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as name:
-        shop = Workshop(Path(name), QUICK if options.quick else FULL)
+        shop = Workshop(Path(name), _scale(options))
         parts = {part: PARTS[part] for part in PARTS if part in options.parts}
         if options.third_party:
             parts["third_party"] = partial(third_party_part, folder=options.third_party)
@@ -272,6 +272,11 @@ PARTS: dict[str, Callable[[Workshop], Result]] = {
 }
 
 
+def _scale(options: argparse.Namespace) -> Scale:
+    scale = QUICK if options.quick else FULL
+    return replace(scale, heldout=options.held_out or scale.heldout, pairs=options.pairs or scale.pairs)
+
+
 def _parts(text: str) -> list[str]:
     names = text.split(",")
     if unknown := sorted(set(names) - set(PARTS)):
@@ -286,6 +291,10 @@ def _options(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parts", type=_parts, default=list(PARTS), metavar="A,B", help=f"only {', '.join(PARTS)}")
     parser.add_argument("--third-party", type=Path, metavar="FOLDER", help="also predict the .tflite files below it")
     parser.add_argument("--two-threads", action="store_true", help="also measure and predict with two threads, no bar")
+    parser.add_argument(
+        "--held-out", type=int, metavar="N", help=f"held-out networks of a cell (default {FULL.heldout})"
+    )
+    parser.add_argument("--pairs", type=int, metavar="N", help=f"times they are measured again (default {FULL.pairs})")
     parser.add_argument("--quick", action="store_true", help="few networks of small spaces: a trial, no result")
     return parser.parse_args(list(arguments) if arguments is not None else None)
 

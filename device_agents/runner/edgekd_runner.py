@@ -68,9 +68,13 @@ SYS = Path("/sys")
 # A median loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run.
 LOOP_MARGIN = 1.1
 # After other models have had the caches, a model's weights beyond the second level come back over ten runs and more.
-# Before each visit a model is run once, and once more for each megabyte, so often and so long at most.
-SETTLE_RUNS = 10
-SETTLE_NS = 60_000_000
+# Before each visit a model is run once, and once more for each megabyte, so often and so long at most; the rest of the
+# way shows in its samples, of which the fastest count.
+SETTLE_RUNS = 4
+SETTLE_NS = 20_000_000
+# A sample that is a single run is long: on a busy machine few of them are undisturbed from end to end, so a visit takes
+# so many times as many.
+LONG_VISIT = 4
 AGREEING_VISITS = 3  # one fast visit may be luck, and two of them chance
 ALLOWED_CPUS = sorted(os.sched_getaffinity(0))  # before any plan pins us, to go back to
 
@@ -332,6 +336,7 @@ class Candidate:
         self.size_bytes = size_bytes
         self.run_ns = 1  # the fastest estimate of one run, which sets `loops`
         self.loops = 1
+        self.visit_samples = 1
         self.denormal = False
         self.facts: dict[str, Any] = {}
 
@@ -447,12 +452,13 @@ class Batch:
             chunk = max(1, min(2 * chunk, math.ceil((goal_ns - total_ns) / run_ns)))
         candidate.run_ns = int(run_ns)
         candidate.loops = max(1, math.ceil(LOOP_MARGIN * self.settings["min_sample_us"] * 1e3 / run_ns))
+        candidate.visit_samples = self.settings["samples_per_round"] * (LONG_VISIT if candidate.loops == 1 else 1)
         return {"warmup_ns": total_ns, "warmup_runs": runs}
 
     def expected_ns(self, candidate: Candidate) -> int:
         """Estimate how long a job will take at least."""
         rounds = min(self.settings["rounds"], self.settings["least_rounds"])
-        runs = settling_runs(candidate) + self.settings["samples_per_round"] * candidate.loops
+        runs = settling_runs(candidate) + candidate.visit_samples * candidate.loops
         return int(rounds * runs * candidate.run_ns)
 
     def is_full(self, block: Block) -> bool:
@@ -492,14 +498,14 @@ class Batch:
                 block.started_at[candidate.job_id] = utc_now()
             sample(invoke, settling_runs(candidate))
             switches = self.switches()
-            taken = [sample(invoke, loops) for _ in range(self.settings["samples_per_round"])]
+            taken = [sample(invoke, loops) for _ in range(candidate.visit_samples)]
             switches = self.switches() - switches
         block.samples.setdefault(candidate.job_id, []).extend(taken)
         block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
 
     def is_done(self, candidate: Candidate, block: Block) -> bool:
         """Tell whether a job's best visits agree, or it has had its time."""
-        taken, size = block.samples.get(candidate.job_id, []), self.settings["samples_per_round"]
+        taken, size = block.samples.get(candidate.job_id, []), candidate.visit_samples
         if len(taken) < self.settings["least_rounds"] * size:
             return False
         if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):

@@ -14,9 +14,13 @@
 /* A loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run. */
 static const double LOOP_MARGIN = 1.1;
 /* After other models have had the caches, a model's weights beyond the second level come back over ten runs and more.
-   Before each visit a model is run once, and once more for each megabyte, so often and so long at most. */
-static const int64_t SETTLE_RUNS = 10;
-static const double SETTLE_NS = 60e6;
+   Before each visit a model is run once, and once more for each megabyte, so often and so long at most; the rest of the
+   way shows in its samples, of which the fastest count. */
+static const int64_t SETTLE_RUNS = 4;
+static const double SETTLE_NS = 20e6;
+/* A sample that is a single run is long: on a busy machine few of them are undisturbed from end to end, so a visit takes
+   so many times as many. */
+enum { LONG_VISIT = 4 };
 enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */
 
 /* --- samples --- */
@@ -49,7 +53,7 @@ static int64_t settling_runs(const Candidate *candidate)
 
 static size_t samples_of(const Settings *settings)
 {
-    return (size_t)settings->rounds * (size_t)settings->samples_per_round;
+    return (size_t)settings->rounds * (size_t)settings->samples_per_round * LONG_VISIT;
 }
 
 /* --- the time limit --- */
@@ -131,13 +135,14 @@ static int warm_up(const Settings *settings, Candidate *candidate)
         chunk = (int64_t)fmax(1, fmin(2.0 * (double)chunk, wanted));
     }
     candidate->loops = (int64_t)fmax(1, ceil(LOOP_MARGIN * settings->min_sample_us * 1e3 / candidate->run_ns));
+    candidate->visit_samples = (size_t)settings->samples_per_round * (candidate->loops == 1 ? LONG_VISIT : 1);
     return 0;
 }
 
 double candidate_expected_ns(const Settings *settings, const Candidate *candidate)
 {
     int64_t rounds = smaller(settings->rounds, settings->least_rounds);
-    int64_t runs = settling_runs(candidate) + settings->samples_per_round * candidate->loops;
+    int64_t runs = settling_runs(candidate) + (int64_t)candidate->visit_samples * candidate->loops;
     return (double)(rounds * runs) * candidate->run_ns;
 }
 
@@ -206,7 +211,7 @@ void candidate_visit(const Bench *bench, Candidate *candidate)
         utc_now(candidate->started_at);
     int status = take_sample(&candidate->model, settling_runs(candidate), &ignored);
     int64_t switches = switches_now(bench);
-    for (int i = 0; i < bench->settings->samples_per_round && status == 0; i++)
+    for (size_t i = 0; i < candidate->visit_samples && status == 0; i++)
         status = take_sample(&candidate->model, candidate->loops, &candidate->samples[candidate->taken++]);
     candidate->switches += switches_now(bench) - switches;
     candidate->status = status;
@@ -221,7 +226,7 @@ static double clock_ns(const Bench *bench, const Sample *sample)
 /* Put the fastest samples of a job's best visits in order; the rest is infinity. */
 static void find_best(const Bench *bench, const Candidate *candidate, double best_ns[AGREEING_VISITS])
 {
-    size_t size = (size_t)bench->settings->samples_per_round;
+    size_t size = candidate->visit_samples;
     for (int place = 0; place < AGREEING_VISITS; place++)
         best_ns[place] = INFINITY;
     for (size_t first = 0; first < candidate->taken; first += size) {
@@ -241,7 +246,7 @@ bool candidate_is_done(const Bench *bench, const Candidate *candidate)
     const Settings *settings = bench->settings;
     if (candidate->status != 0)
         return true;
-    if (candidate->taken < (size_t)settings->least_rounds * (size_t)settings->samples_per_round)
+    if (candidate->taken < (size_t)settings->least_rounds * candidate->visit_samples)
         return false;
     if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
         return true;

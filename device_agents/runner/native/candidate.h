@@ -48,6 +48,7 @@ typedef struct {
     size_t size_bytes;
     double run_ns; /* the fastest estimate of one run, which sets `loops` */
     int64_t loops;
+    size_t visit_samples; /* samples_per_round, more where a sample is a single run */
     int64_t warmup_ns, warmup_runs, init_ns, peak_rss_bytes;
     bool denormal;
     Sample *samples;

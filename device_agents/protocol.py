@@ -77,8 +77,8 @@ class MeasureSettings:
     threads: int = 1
     rounds: int = 24
     least_rounds: int = 6
-    agreement: float = 0.005  # a quiet machine's own repeatability
-    enough_s: float = 1.0
+    agreement: float = 0.01  # a quiet machine repeats to that
+    enough_s: float = 0.8
     samples_per_round: int = 2
     min_sample_us: float = 150.0  # long enough that reading two clocks (0.7 µs) is 0.5 % of it
     warmup_runs: int = 3

@@ -29,6 +29,7 @@ from edgekd.config import Settings
 from edgekd.errors import EdgekdError, UsageError
 from edgekd.files import CannotWrite
 from edgekd.graph.micro import micro_model
+from edgekd.graph.model_file import format_of
 from edgekd.graph.onnx_micro import onnx_micro_model
 from edgekd.holding import Holding
 from latency_tables.builder import SLOW
@@ -37,9 +38,8 @@ from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
 
 # hours of training must not fail because another session measures for a while
 _LIMITS = SessionLimits(lock_wait_s=300.0)
-ROUNDS = MeasureSettings().rounds
+ROUNDS, _ENOUGH_S = MeasureSettings().rounds, MeasureSettings().enough_s
 _SENTINEL = "sentinel"
-_IR_VERSION = b"\x08"  # the first field of an .onnx file, which has no identifier: number 1, a variable-length integer
 _MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
 # A few models are over in a moment; a table's rows have seconds to meet the machine at its best.
 _SETTLED_ROUNDS = 64
@@ -90,9 +90,7 @@ class Model:
     @property
     def suffix(self) -> str:
         """Tell the format by the content: tflite, onnx, or nothing for what is neither."""
-        if self.content[4:8] == b"TFL3":
-            return "tflite"
-        return "onnx" if self.content[:1] == _IR_VERSION else ""
+        return format_of(self.content)
 
 
 class Bench(Holding):
@@ -154,7 +152,7 @@ class Bench(Holding):
             threads=device.threads,
             rounds=rounds,
             least_rounds=_least_rounds(rounds),
-            enough_s=rounds / ROUNDS,
+            enough_s=_ENOUGH_S * rounds / ROUNDS,
             sentinel_job_id=_SENTINEL,
             cpu_mask=device.cpu_mask,
         )

@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         distil.add_argument("run", type=Path, help="run folder of a search")
     export = _add(commands, "export", _export, "write, judge and measure the student's .tflite and .onnx files")
     export.add_argument("run", type=Path, help="run folder of a distilled student")
-    bench = _add(commands, "bench", cli_measure.bench, "measure .tflite files on a device")
+    bench = _add(commands, "bench", cli_measure.bench, "measure .tflite or .onnx files on a device")
     cli_measure.add_device(bench)
     cli_measure.add_bench(bench)
     cli_devices.register(commands)
@@ -176,7 +176,7 @@ def _search(options: argparse.Namespace) -> None:
     from edgekd.runs import find_or_open_run
 
     settings = _search_settings(options)
-    check_settings(settings)
+    check_settings(settings, measures=False)
     latency_from_table(settings, Path(settings.table))  # before a run folder is begun with a target that cannot be met
     run = find_or_open_run(options.out, settings)
     with locked(run.folder), _progress() as progress:
@@ -188,6 +188,7 @@ def _search(options: argparse.Namespace) -> None:
         f"{run.folder}: {chosen['arch']}",
         f"  {chosen['predicted_ms'][dtype]:.4g} ms predicted ({dtype}, target {chosen['target_ms']:.4g} ms), "
         f"proxy accuracy {100 * chosen['proxy_accuracy']:.1f} %",
+        *(f"  ! not measured on this device: {n} rows of the table are {s}" for s, n in chosen["unmeasured"].items()),
     ]
     print_result({"run": str(run.folder), **chosen}, text, options.format)
 

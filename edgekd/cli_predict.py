@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.cli_measure import choice_of, default_table, read_models
 from edgekd.cli_output import print_result
+from edgekd.errors import DataError
 
 if TYPE_CHECKING:
     from edgekd.graph.model_file import ModelFile
@@ -24,6 +25,7 @@ def add_predict(target: argparse.ArgumentParser) -> None:
     """Add the options of `edgekd predict`."""
     target.add_argument("models", type=Path, nargs="+", metavar="FILE", help=".tflite or .onnx files")
     target.add_argument("--table", type=Path, help="table to predict from (default: the one that profile writes)")
+    target.add_argument("--quick", action="store_true", help="predict from the table that profile --quick writes")
     target.add_argument("--verify", action="store_true", help="ask the device whether the table still speaks of it")
     target.add_argument(
         "--ops", type=int, default=_SLOWEST, metavar="N", help="how many operators to list (default 10)"
@@ -38,7 +40,7 @@ def predict(options: argparse.Namespace) -> None:
     from latency_tables.store import load_table
 
     models = read_models(options)
-    choice, path = choice_of(options), options.table or default_table(options)
+    choice, path = choice_of(options), options.table or _table_there(options)
     table = load_table(path)
     (verify_device if options.verify else check_device)(table, path, choice)
     now = dt.datetime.now(dt.UTC)
@@ -48,6 +50,18 @@ def predict(options: argparse.Namespace) -> None:
     result = {str(model.path): _result(prediction) for model, prediction in found}
     text = [line for model, prediction in found for line in _text(model, prediction, options)]
     print_result({"table": str(path), "device": table.key.device, "models": result}, text, options.format)
+
+
+def _table_there(options: argparse.Namespace) -> Path:
+    """Give the table that profile writes by default. Raises DataError, with what to do, where it is not there."""
+    path = default_table(options)
+    if path.exists():
+        return path
+    options.quick = not options.quick
+    other, flag = default_table(options), " with --quick" if options.quick else " without --quick"
+    command = f"edgekd profile --device {options.device} --model {options.models[0]}"
+    hint = f"; {other} is there: predict from it{flag}" if other.exists() else ""
+    raise DataError(f"table {path} does not exist; measure it with: {command}, or name one with --table{hint}")
 
 
 def _result(prediction: Prediction) -> dict[str, Any]:
@@ -61,6 +75,8 @@ def _result(prediction: Prediction) -> dict[str, Any]:
 
 
 def _text(model: ModelFile, prediction: Prediction, options: argparse.Namespace) -> list[str]:
+    if not prediction.total_ms:
+        return [f"{model.path}: 0 ms on {options.device}: nothing is computed in an inference"]
     shares = ", ".join(f"{100 * share:.0f} % {how}" for how, share in prediction.covered.items() if share)
     folded = sum(part.how == "folded" for part in prediction.parts)
     count = f"{len(prediction.parts)} operators" + (

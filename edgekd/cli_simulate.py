@@ -30,7 +30,7 @@ def add_simulate(parser: argparse.ArgumentParser) -> None:
 def simulate(options: argparse.Namespace) -> None:
     """Run `edgekd table simulate`; the warning that nothing was measured goes to stderr."""
     from edgekd.files import make_folder
-    from edgekd.simulate import SimulationRequest, compare, interval_error, processor_named, simulate
+    from edgekd.simulate import FITTED_DTYPES, SimulationRequest, compare, interval_error, processor_named, simulate
     from edgekd.spaces.mnasnet import space_named
     from latency_tables.op_spec import DTYPES
 
@@ -53,7 +53,9 @@ def simulate(options: argparse.Namespace) -> None:
         "interval_error": intervals,
         "published": [
             {"network": c.figure.network, "dtype": c.figure.dtype, "device": c.figure.device}
-            | {"published_ms": c.figure.ms, "simulated_ms": c.simulated_ms, "error": c.error, "source": c.figure.source}
+            | {"published_ms": c.figure.ms, "simulated_ms": c.simulated_ms, "error": c.error}
+            | {"is_fitted": c.figure.dtype in FITTED_DTYPES, "left_out_error": c.left_out_error}
+            | {"source": c.figure.source}
             for c in compared
         ],
     }
@@ -66,6 +68,20 @@ def _comparison(compared: Sequence[Compared]) -> list[str]:
         f"{c.figure.ms:6.1f} ms published, {c.simulated_ms:6.1f} ms simulated ({100 * c.error:+.0f} %)"
         for c in compared
     ]
-    mean = sum(abs(c.error) for c in compared) / len(compared)
+    means = [_mean_line(dtype, compared) for dtype in dict.fromkeys(c.figure.dtype for c in compared)]
     sources = dict.fromkeys(c.figure.source for c in compared)
-    return [*lines, f"    mean error {100 * mean:.0f} %", *(f"    source: {source}" for source in sources)]
+    return [*lines, *means, *(f"    source: {source}" for source in sources)]
+
+
+def _mean_line(dtype: str, compared: Sequence[Compared]) -> str:
+    """Tell the mean error of a dtype, and whether it is that of a fit to these very figures."""
+    from edgekd.simulate import FITTED_DTYPES
+
+    of_dtype = [c for c in compared if c.figure.dtype == dtype]
+    mean, left_out = (
+        100 * sum(map(abs, errors)) / len(of_dtype)
+        for errors in ([c.error for c in of_dtype], [c.left_out_error for c in of_dtype])
+    )
+    if dtype in FITTED_DTYPES:
+        return f"    {dtype}: mean error {mean:.0f} %, fitted to these, {left_out:.0f} % of networks not fitted"
+    return f"    {dtype}: mean error {mean:.0f} %, nothing fitted"

@@ -6,6 +6,7 @@ stage does is in its package; this file only joins them.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from edgekd.config import Settings
 from edgekd.data import dataset
 from edgekd.errors import DataError
 from edgekd.files import sha256_of, write_atomic
+from edgekd.predict import check_device, doubts, is_simulated, see_real
 from edgekd.profile import Order, ProfileRequest, profile
 from edgekd.progress import Progress
 from edgekd.runs import Run, read_winner
@@ -26,26 +28,31 @@ from edgekd.search.latency import LatencyModel
 from edgekd.search.reward import Reward
 from edgekd.search.study import Sample, Study, StudySettings, winner
 from edgekd.spaces.mnasnet import space_named
-from latency_tables.errors import OtherSettings
 from latency_tables.journal import Journal
-from latency_tables.store import load_table, table_sha256
+from latency_tables.store import LatencyTable, load_table, table_sha256
 
 if TYPE_CHECKING:
     from edgekd.distill.train import EpochResult
     from edgekd.teachers import Teacher
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: Settings, *, measures: bool = True) -> None:
     """See, before a run folder is begun or anything measured, that all that the settings name exists and fits.
 
+    What only searches, and measures nothing, takes a simulated device, too.
+
     Raises:
+        UsageError: nothing can be measured on a simulated device.
         DeviceError, UnknownName: there is no such device, space, engine, reward or method.
         DataError: the data or the teacher is missing or damaged, or does not fit the space.
 
     """
     from edgekd.distill.methods import method_named
 
-    DeviceChoice.of(settings).find()
+    if measures:
+        see_real(settings.device)
+    if not is_simulated(settings.device):
+        DeviceChoice.of(settings).find()
     Reward(settings.search.reward)
     for engine in {settings.search.engine, settings.search.baseline} - {"none"}:
         engine_named(engine)
@@ -79,12 +86,15 @@ def profile_run(run: Run, progress: Progress) -> None:
 def search_run(run: Run, progress: Progress) -> None:
     """Search the space with the run's engine and write winner.json."""
     desk = _Desk.open(run, progress)
+    for doubt in doubts(desk.table, run.settings.search.target_dtype, dt.datetime.now(dt.UTC)):
+        progress.note(f"{run.table_path}: {doubt}")
     study = desk.study(run.settings.search.engine, "search.jsonl")
     samples = desk.search(study, progress)
     chosen = winner(samples, study.settings)
     progress.note(f"winner: {chosen.arch}, proxy accuracy {100 * chosen.proxy_accuracy:.1f} %")
     target = {"target_ms": study.settings.target_ms, "target_dtype": study.settings.target_dtype}
-    run.write_json("winner.json", chosen.as_json() | target | {"table_sha256": desk.table_sha256})
+    told_by = {"table_sha256": table_sha256(desk.table), "unmeasured": desk.table.unmeasured}
+    run.write_json("winner.json", chosen.as_json() | target | told_by)
 
 
 def baseline_run(run: Run, progress: Progress) -> None:
@@ -118,6 +128,7 @@ def export_run(run: Run, progress: Progress) -> None:
     """Write the artifacts, check them with their runtimes and on the device, and write manifest.json."""
     from edgekd.export.bundle import make_bundle
 
+    see_real(run.settings.device)
     make_bundle(run, progress)
 
 
@@ -159,7 +170,7 @@ class _Desk:
 
     run: Run
     latency: LatencyModel
-    table_sha256: str
+    table: LatencyTable
     data: dataset.DataSet
     teacher: Teacher
     logits: Path
@@ -167,9 +178,9 @@ class _Desk:
     @staticmethod
     def open(run: Run, progress: Progress) -> _Desk:
         """Load the table, data and teacher; the teacher's logits are computed here if they are not there yet."""
-        latency, digest = latency_from_table(run.settings, run.table_path)
+        latency, table = latency_from_table(run.settings, run.table_path)
         data, teacher = _data_and_teacher(run.settings)
-        return _Desk(run, latency, digest, data, teacher, _logits_path(run, data, teacher, progress))
+        return _Desk(run, latency, table, data, teacher, _logits_path(run, data, teacher, progress))
 
     def study(self, engine: str, file_name: str) -> Study:
         """Set up a study; its identity is everything that its samples depend on."""
@@ -184,7 +195,7 @@ class _Desk:
             reward=Reward(search.reward),
         )
         identity: dict[str, Any] = {
-            "table_sha256": self.table_sha256,
+            "table_sha256": table_sha256(self.table),
             "data_sha256": self.data.sha256,
             "teacher_sha256": self.teacher.sha256,
             "proxy": self.run.settings.as_dict()["proxy"],
@@ -211,12 +222,12 @@ class _Desk:
             return study.run(pool.evaluate, on_sample)
 
 
-def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyModel, str]:
-    """Load the table of a search and give its latency model and hash.
+def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyModel, LatencyTable]:
+    """Load the table of a search and give its latency model and itself.
 
     Raises:
         DataError: there is no table.
-        OtherSettings: it was measured on another device or system, or by another engine.
+        OtherKey: it was measured on another device or system, or by another engine or runtime.
         InfeasibleTarget: no architecture of the space meets the target.
 
     """
@@ -225,14 +236,11 @@ def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyMod
             f"table {table_path} does not exist; measure it first with: "
             f"edgekd profile --device {settings.device} --space {settings.space}"
         )
-    table, device = load_table(table_path), DeviceChoice.of(settings).find()
-    here_now = {"device": device.name, "build_fingerprint": device.build_fingerprint, "engine": device.engine}
-    for name, here in here_now.items():
-        if getattr(table.key, name) != here:
-            raise OtherSettings(table_path, name, getattr(table.key, name), here)
+    table = load_table(table_path)
+    check_device(table, table_path, DeviceChoice.of(settings), ask=True)
     latency = LatencyModel.of(space_named(settings.space), table)
     latency.check_target(resolve_target(settings, latency), settings.search.target_dtype)
-    return latency, table_sha256(table)
+    return latency, table
 
 
 def resolve_target(settings: Settings, latency: LatencyModel) -> float:

@@ -6,12 +6,14 @@ Chooses what to measure and writes the models; bench.py measures them and latenc
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekd.bench import ROUNDS, DeviceChoice, Model
 from edgekd.bench_group import BenchGroup
+from edgekd.errors import DataError
 from edgekd.graph.ir import graph_in, int8_graph
 from edgekd.graph.micro import random_model
 from edgekd.graph.model_file import ModelFile, model_of_op
@@ -49,6 +51,7 @@ FULL = Effort()
 QUICK = Effort(MIN_NETWORKS, 4, 1)  # a fifth of the time, for a first look or an emulated device
 
 _CALIBRATION_SEED = 20
+_FEW = 5  # reasons in one message
 _MAX_LIGHTNESS = 0.9  # share of the decisions that the lightest calibration network takes the light way
 
 
@@ -114,22 +117,42 @@ def profile(
 
     Raises:
         MeasuringFailed: an operator cannot be run on the device.
-        DataError: an operator of a model file cannot be measured by itself.
+        DataError: operators of a model file cannot be measured by themselves; all others have been.
         DeviceError: the device is unknown, busy or lost.
         TableError: the table file is damaged, or was measured under another key.
 
     """
     devices = request.device.find_all() if request.share else [request.device.find()]
-    with BenchGroup(devices, on_warning) as bench:
-        file = TableFile(request.table_path, bench.key)
+    with BenchGroup(devices, on_warning) as bench, closing(TableFile(request.table_path, bench.key)) as file:
+        unmade: dict[Subject, str] = {}  # with the reason
 
         def measure(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Measurement]]:
-            named = {_name(subject): subject for subject in subjects}
-            for measurement in bench.measure(map(order.model_of, subjects), request.effort.rounds):
+            named = {_name(subject): subject for subject in subjects if subject not in unmade}
+            models = _models(order, named.values(), unmade)
+            for measurement in bench.measure(models, request.effort.rounds) if named else ():
                 yield named[measurement.subject], measurement
 
         plan = Plan(order.ops, tuple(order.networks), request.effort.attempts, order.least_networks)
-        return build(file, plan, measure, on_row)
+        table = build(file, plan, measure, on_row)
+    if unmade:
+        raise DataError(_cannot_be_made(request.table_path, list(unmade.values())))
+    return table
+
+
+def _models(order: Order, subjects: Iterable[Subject], unmade: dict[Subject, str]) -> Iterator[Model]:
+    """Write the files of subjects; those that have none are put into `unmade`."""
+    for subject in subjects:
+        try:
+            model = order.model_of(subject)
+        except DataError as error:
+            unmade[subject] = str(error)
+        else:
+            yield model
+
+
+def _cannot_be_made(path: Path, reasons: Sequence[str]) -> str:
+    more = f"; and {len(reasons) - _FEW} others" if len(reasons) > _FEW else ""
+    return f"{path} holds all but what cannot be measured alone: {'; '.join(reasons[:_FEW])}{more}"
 
 
 def all_ops(space: Space, dtypes: Sequence[str] = DTYPES) -> tuple[OpSpec, ...]:

@@ -8,8 +8,9 @@ sentinel beside it, or held down, told by its flags, is measured again.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate, own_ms
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
@@ -18,6 +19,7 @@ from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
 SLOW = 1.04  # × the table's fastest sentinel; the sentinel itself repeats to 1 to 2 %
+_SAME = 1e-6  # relative, of two fits; what differs by less changes no prediction that anyone could measure
 _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
 
 
@@ -25,6 +27,8 @@ _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
 _NOTHING = (TensorSpec((1, 1, 1, 1)), TensorSpec((1, 1, 1, 1)))
 FIXED_COST_OPS = {dtype: OpSpec("add", _NOTHING, dtype) for dtype in DTYPES}
 ONNX_FIXED_COST_OP = OpSpec("onnx_add", _NOTHING, "float32", out=((1, 1, 1, 1),))
+# Their rows say what a call costs and nothing of additions; what other operators are estimated from is without them.
+FIXED_COST_KEYS = frozenset(op.key for op in (*FIXED_COST_OPS.values(), ONNX_FIXED_COST_OP))
 
 
 def fixed_cost_ms(table: LatencyTable, dtype: str) -> float:
@@ -90,22 +94,37 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
             if done % _SYNC_EVERY == 0:
                 file.sync()
             on_row(done, len(todo))
-    for dtype in sorted({network.dtype for network in plan.networks}):
-        if len(_usable(table, dtype)) < plan.least_networks:
-            continue
-        fit = fit_networks(table, dtype)
-        if table.calibrations.get(dtype) != fit:
-            file.add_calibration(dtype, fit)
+    for dtype, fit in _refits(table, plan).items():
+        file.add_calibration(dtype, fit)
     file.sync()
     return table
 
 
 def _is_final(table: LatencyTable, plan: Plan) -> bool:
     """Tell whether the table covers the plan and was calibrated after its last measurement."""
-    counts = {network.dtype: len(_usable(table, network.dtype)) for network in plan.networks}
-    fitted = {dtype: fit.networks for dtype, fit in table.calibrations.items()}
-    calibrated = all(n < plan.least_networks or fitted.get(dtype) == n for dtype, n in counts.items())
-    return calibrated and not plan.missing(table)
+    return not plan.missing(table) and not _refits(table, plan)
+
+
+def _refits(table: LatencyTable, plan: Plan) -> dict[str, Calibration]:
+    """Fit those dtypes whose calibration is lacking or does not speak for the rows and networks as they are now.
+
+    A dtype that the plan has no networks of is among them: its rows may have been measured again all the same.
+
+    Raises:
+        TooFewNetworks: the plan calls for a calibration, and the table has too few networks for one.
+
+    """
+    counts = {dtype: len(usable_networks(table, dtype)) for dtype in DTYPES}
+    planned = {n.dtype for n in plan.networks if counts[n.dtype] >= plan.least_networks}
+    held = {dtype for dtype in table.calibrations if counts[dtype] >= MIN_NETWORKS}
+    fits = {dtype: fit_networks(table, dtype) for dtype in sorted(planned | held)}
+    return {dtype: fit for dtype, fit in fits.items() if not _is_same(table.calibrations.get(dtype), fit)}
+
+
+def _is_same(known: Calibration | None, fit: Calibration) -> bool:
+    """Tell whether two fits are one, give or take what another machine's linear algebra rounds otherwise."""
+    pairs = zip(astuple(known), astuple(fit), strict=True) if known else ()
+    return known is not None and all(math.isclose(a, b, rel_tol=_SAME, abs_tol=_SAME**2) for a, b in pairs)
 
 
 def _add(file: TableFile, subject: Subject, measurement: Measurement) -> None:
@@ -128,10 +147,11 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
 
     """
     fixed_ms = fixed_cost_ms(table, dtype)
-    return calibrate([_observation(table, network, fixed_ms) for network in _usable(table, dtype)], fixed_ms)
+    return calibrate([observation(table, network, fixed_ms) for network in usable_networks(table, dtype)], fixed_ms)
 
 
-def _observation(table: LatencyTable, network: Network, fixed_ms: float) -> Observation:
+def observation(table: LatencyTable, network: Network, fixed_ms: float) -> Observation:
+    """Sum up a network whose operators all have rows."""
     ops = [op for op in map(OpSpec.parse, network.op_keys) if not op.is_folded]
     return Observation(
         rows_ms=sum(own_ms(table.rows[op.key].quiet_ms, fixed_ms) for op in ops),
@@ -141,7 +161,7 @@ def _observation(table: LatencyTable, network: Network, fixed_ms: float) -> Obse
     )
 
 
-def _usable(table: LatencyTable, dtype: str) -> list[Network]:
+def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:
     """List the networks of a dtype whose operators all have rows, without disturbed ones where enough remain."""
     usable = [n for n in table.networks.values() if n.dtype == dtype and _is_covered(table, n)]
     undisturbed = [network for network in usable if not network.measurement.disturbances]

@@ -8,6 +8,7 @@ TableError
 ├── OtherSettings     a file was begun with other settings, or a table under another key
 ├── OtherKey          a table was asked about a device that it does not speak of
 ├── FileNotWritable   the disk is full or the folder not writable; nothing is lost
+├── TableHeld         another TableFile, of this process or of another, is adding to the file
 ├── FileExists        a table or export would overwrite a file
 ├── NotMergeable      tables cannot be joined: other keys, or subjects that contradict each other
 └── NotExportable     a row cannot be said in another tool's format
@@ -82,6 +83,13 @@ class FileNotWritable(TableError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"cannot write {path}: {error.strerror or error}; what was there before is unchanged")
+
+
+class TableHeld(TableError):
+    """Two writers would each number attempts as if alone, and leave a file that neither can read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is being added to by another edgekd; wait for it to end, or name another file")
 
 
 class FileExists(TableError):

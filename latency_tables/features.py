@@ -10,6 +10,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from latency_tables import shapes
 from latency_tables.op_spec import WEIGHTED_KINDS, OpSpec, TensorSpec
 
 # Operators whose integer constants say what they do along which axes; those of others are sizes, which shapes show too.
@@ -83,28 +84,17 @@ def sizes_of(op: OpSpec) -> Sizes:
 
 
 def output_shapes(op: OpSpec) -> tuple[tuple[int, ...], ...]:
-    """Give an operator's output shapes, derived from the rest where its key does not name them."""
+    """Give an operator's output shapes as shapes.py derives them, and those of its largest input where it cannot.
+
+    For sizes to fit times to, where a guess serves; no size is below 1 unless the key says so.
+    """
     if op.out:
         return op.out
-    first = op.inputs[0].shape if op.inputs else ()
-    if op.kind in _WINDOWS and len(first) == 4:
-        spatial = (_windows(op, first[axis + 1], axis) for axis in (0, 1))
-        return ((first[0], *spatial, op.out_channels or first[3]),)
-    if op.kind == "transpose_conv" and len(first) == 4:
-        return ((first[0], first[1] * op.stride[0], first[2] * op.stride[1], op.out_channels),)
-    if op.kind == "fully_connected":
-        return ((first[0] if first else 1, op.out_channels),)
-    if op.kind == "mean" and len(first) == 4:
-        return ((first[0], 1, 1, first[3]),)
-    return (max((t.shape for t in op.inputs), key=math.prod, default=()),)
-
-
-def _windows(op: OpSpec, size: int, axis: int) -> int:
-    padded = size + (sum(op.pad[2 * axis : 2 * axis + 2]) if op.pad else 0)
-    if op.padding == "same":
-        return math.ceil(padded / op.stride[axis])
-    reach = (op.kernel[axis] - 1) * op.dilation[axis] + 1
-    return max(1, (padded - reach) // op.stride[axis] + 1)
+    try:
+        found = shapes.output_shapes(op)
+    except ValueError:
+        return (max((t.shape for t in op.inputs), key=math.prod, default=()),)
+    return tuple(tuple(max(1, size) for size in shape) for shape in found)
 
 
 def _reads(op: OpSpec, out_shape: tuple[int, ...]) -> tuple[int, int]:

@@ -6,15 +6,18 @@ prediction is negative. Measuring what is missing is builder.py's work.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from latency_tables.builder import fixed_cost_ms
+from latency_tables.builder import FIXED_COST_KEYS, fixed_cost_ms
 from latency_tables.calibrate import Calibration, own_ms, uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
 from latency_tables.estimate import Estimator
+from latency_tables.features import kind_of
 from latency_tables.op_spec import OpSpec
+from latency_tables.reach import Extent, Reach
 from latency_tables.schema import Part, Prediction
 from latency_tables.store import LatencyTable
 
@@ -49,6 +52,7 @@ class Predictor:
         self.calibration: Calibration = fit or uncalibrated(fixed_cost_ms(table, dtype))
         self._row_ms = {key: own_ms(row.quiet_ms, self.calibration.fixed_ms) for key, row in table.rows.items()}
         self._with_estimates = with_estimates
+        self._table = table
         self._estimator: Estimator | None = None
         self._known: dict[OpSpec, _Known] = {}
 
@@ -60,18 +64,21 @@ class Predictor:
     def predict(self, ops: Sequence[OpSpec]) -> Prediction:
         """Predict a network, given its operators.
 
+        The interval is the calibration's, wider for what was estimated and for a network unlike those calibrated on.
+
         Raises:
             OpNotInTable: an operator has no row, and none can stand in; the message names it and the nearest one.
 
         """
         known = [self._lookup(op) for op in ops]
         own = sum(one.own_ms for one in known)
-        total = max(sum(one.op_ms for one in known) + self.offset_ms, FLOOR_SHARE * own)
+        total = max(sum(one.op_ms for one in known) + self.offset_ms, FLOOR_SHARE * own) if own else 0.0
         weights = [max(one.op_ms, FLOOR_SHARE * one.own_ms) for one in known]
         share = total / sum(weights) if own else 0.0
         parts = tuple(Part(op, weight * share, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
         estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
-        margin = math.hypot(self.calibration.interval_error, estimated / total if total else 0.0)
+        doubts = (estimated / total, self._doubt(parts, own)) if total else ()
+        margin = math.hypot(self.calibration.interval_error, *doubts)
         return Prediction(total, total * (1 - min(margin, 1.0)), total * (1 + margin), parts)
 
     def op_ms(self, op: OpSpec) -> float:
@@ -115,5 +122,20 @@ class Predictor:
 
     def _estimates(self) -> Estimator:
         if self._estimator is None:
-            self._estimator = Estimator({OpSpec.parse(key): ms for key, ms in self._row_ms.items()})
+            rows = {OpSpec.parse(key): ms for key, ms in self._row_ms.items() if key not in FIXED_COST_KEYS}
+            self._estimator = Estimator(rows)
         return self._estimator
+
+    def _doubt(self, parts: Sequence[Part], own: float) -> float:
+        """Give the relative error that comes of being unlike the networks of the calibration."""
+        reach = self._reach
+        if reach is None:
+            return 0.0
+        ops = [part.op for part in parts if not part.op.is_folded]
+        other_ms = sum(part.ms for part in parts if kind_of(part.op) not in reach.kinds)
+        extent = Extent(own / len(ops), sum(op.weight_bytes for op in ops) / 1e6)
+        return reach.doubt(extent, other_ms / sum(part.ms for part in parts))
+
+    @functools.cached_property
+    def _reach(self) -> Reach | None:
+        return Reach.of(self._table, self.dtype) if self.calibration.networks else None

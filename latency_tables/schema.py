@@ -151,5 +151,6 @@ class Prediction:
     @property
     def covered(self) -> dict[str, float]:
         """Give the share of the total, from 0 to 1, that was predicted in each way."""
-        shares = {how: sum(part.ms for part in self.parts if part.how == how) / self.total_ms for how in HOWS}
-        return {how: share for how, share in shares.items() if share or any(part.how == how for part in self.parts)}
+        times = {how: sum(part.ms for part in self.parts if part.how == how) for how in HOWS}
+        named = {part.how for part in self.parts}
+        return {how: ms / self.total_ms if ms else 0.0 for how, ms in times.items() if how in named}

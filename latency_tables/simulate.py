@@ -24,15 +24,18 @@ MODEL_VERSION = "1"  # of formula, figures and efficiencies; rows of another are
 # Shares of the peak, the same for all devices; set beforehand, but for the int8 one, fitted to published latencies of
 # 8-bit networks. A depthwise convolution loads a weight and an input for every product.
 _DENSE, _DEPTHWISE = 0.80, 0.30
-_INT8_SHARE = 0.4  # × those: products of bytes are widened and summed in pairs, and requantisation comes on top
+INT8_SHARE = 0.4  # × those: products of bytes are widened and summed in pairs, and requantisation comes on top
 _BANDWIDTH_SHARE = 0.30  # that one core draws of all channels
 _CALL_CYCLES = 4000  # to start an operator
 _TILE = 4  # channels in a register; odd widths cost as the next whole one
 
 
-def simulate_rows(processor: Processor, ops: Iterable[OpSpec]) -> dict[OpSpec, float]:
-    """Give the simulated ms of every operator; those that are folded at loading have none."""
-    return {op: _op_ms(processor, op) for op in ops if not op.is_folded}
+def simulate_rows(processor: Processor, ops: Iterable[OpSpec], int8_share: float = INT8_SHARE) -> dict[OpSpec, float]:
+    """Give the simulated ms of every operator; those that are folded at loading have none.
+
+    `int8_share`, above 0, is the fitted figure of the model; another one shows what a fit to other latencies says.
+    """
+    return {op: _op_ms(processor, op, int8_share) for op in ops if not op.is_folded}
 
 
 def simulated_key(processor: Processor) -> TableKey:
@@ -65,11 +68,11 @@ def simulated_measurement(op: OpSpec, ms: float, made_at: str) -> Measurement:
     )
 
 
-def _op_ms(processor: Processor, op: OpSpec) -> float:
+def _op_ms(processor: Processor, op: OpSpec, int8_share: float) -> float:
     sizes = sizes_of(op)
     quantized = op.dtype in ("int8", "uint8", "dynamic_int8")
     macs = (processor.int8_macs if quantized else processor.float_macs) * processor.clock_ghz * 1e6  # a ms
-    share = (_DEPTHWISE if sizes.group_channels == 1 else _DENSE) * (_INT8_SHARE if quantized else 1.0)
+    share = (_DEPTHWISE if sizes.group_channels == 1 else _DENSE) * (int8_share if quantized else 1.0)
     moved = (sizes.in_elements + sizes.out_elements) * sizes.element_bytes + sizes.weight_bytes
     bandwidth = processor.memory_gb_per_s * 1e6 * _BANDWIDTH_SHARE  # bytes a ms
     call = _CALL_CYCLES / (processor.clock_ghz * 1e6)

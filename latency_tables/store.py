@@ -11,8 +11,11 @@ line ends with a checksum over itself and the header, so that a digit changed an
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import gc
 import hashlib
+import os
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +25,7 @@ from typing import Any
 
 from latency_tables.calibrate import Calibration
 from latency_tables.entries import MEASURED, Fit, Line, Row, read_entry, short, write_entry
-from latency_tables.errors import FileDamaged, OpSyntaxError
+from latency_tables.errors import FileDamaged, FileNotWritable, OpSyntaxError, TableHeld
 from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 
@@ -77,20 +80,30 @@ class LatencyTable:
 
 
 class TableFile:
-    """A table that grows on disk as it is measured; `table` is always what the file holds."""
+    """A table that grows on disk as it is measured; `table` is always what the file holds.
+
+    The file is its alone until `close`, or until it is forgotten or its process ends, however that ends. Readers need
+    not wait.
+    """
 
     def __init__(self, path: Path, key: TableKey) -> None:
         """Open or begin a table file.
 
         Raises:
+            TableHeld: another TableFile of this path is open, here or in another process.
             FileDamaged, OtherSettings, FileNotWritable: see journal.Journal.
 
         """
         self.path = path
-        header = _older_header(path, key) or header_of(key)
-        self._journal = Journal(path, header, sealed=header["version"] >= _SEALED_SINCE)
-        self.table = LatencyTable(key)
-        _fill(self.table, path, header["version"], self._journal.entries)
+        self._lock = weakref.finalize(self, os.close, _locked(path))
+        try:
+            header = _older_header(path, key) or header_of(key)
+            self._journal = Journal(path, header, sealed=header["version"] >= _SEALED_SINCE)
+            self.table = LatencyTable(key)
+            _fill(self.table, path, header["version"], self._journal.entries)
+        except BaseException:
+            self.close()  # the error's traceback may keep this object for long
+            raise
 
     def add_row(self, row: Measurement) -> None:
         """Append one operator's measurement."""
@@ -108,7 +121,13 @@ class TableFile:
         """Force the file to the disk."""
         self._journal.sync()
 
+    def close(self) -> None:
+        """Let others add to the file; this object adds nothing more. Closing again changes nothing."""
+        self._lock()
+
     def _append(self, line: Line) -> None:
+        if not self._lock.alive:
+            raise ValueError(f"{self.path} was closed; open it again to add to it")
         entry = write_entry(line)
         part, name, value = self.table.place(read_entry(entry))  # first, so that nothing wrong reaches the file
         self._journal.append(entry)
@@ -176,6 +195,28 @@ def table_sha256(table: LatencyTable) -> str:
 def header_of(key: TableKey) -> dict[str, Any]:
     """Give the header of a table file of today's version."""
     return {"format": FORMAT, "version": VERSION, "key": dataclasses.asdict(key)}
+
+
+def _locked(path: Path) -> int:
+    """Open a file, which may be new, and lock it; the lock ends when the descriptor is closed, at the latest by a kill.
+
+    Raises:
+        TableHeld: it is locked.
+        FileNotWritable: it cannot be opened or begun.
+
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise FileNotWritable(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise TableHeld(path) from error
+    except OSError:  # a file system without locks: the file is as safe there as any other
+        pass
+    return descriptor
 
 
 # --- the header -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -58,7 +59,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("inputs")
     data = write_data(folder / "data.npz", train=100)
     teacher = write_teacher(folder / "teacher.safetensors", data, epochs=0)
-    key = dataclasses.replace(KEY, device="host", build_fingerprint=find_device("host").build_fingerprint)
+    runtime = {"runtime": "ai_edge_litert", "runtime_version": importlib.metadata.version("ai-edge-litert")}
+    build = find_device("host").build_fingerprint
+    key = dataclasses.replace(KEY, device="host", build_fingerprint=build, **runtime)
     return Inputs(data, teacher, write_table(folder / "table.jsonl", key))
 
 
@@ -238,7 +241,44 @@ def test_a_table_of_another_device_is_one_line(fails: Fails, inputs: Inputs) -> 
     contents = read_table(inputs.table)
     key = dataclasses.replace(contents.table.key, device="pixel4")
     Path("other.jsonl").write_text(table_text(key, contents.lines))
-    assert "device 'pixel4', not 'host'" in fails(2, inputs.search("--table", "other.jsonl"))
+    assert "(device: 'pixel4' / 'host': table / now)" in fails(2, inputs.search("--table", "other.jsonl"))
+    Path("other.jsonl").write_text(table_text(dataclasses.replace(contents.table.key, runtime="zzz"), contents.lines))
+    assert "runtime: 'zzz' / 'ai_edge_litert'" in fails(2, inputs.search("--table", "other.jsonl"))
+
+
+@pytest.fixture
+def simulated(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Simulate a phone's table and give the words by which it is searched."""
+    assert cli.run(["table", "simulate", "pixel4", "s.jsonl", "--space", "tiny-28"]) == 0
+    capsys.readouterr()
+    return ["--device", "simulated-pixel4", "--space", "tiny-28", "--table", "s.jsonl"]
+
+
+def test_nothing_is_measured_on_a_simulated_device(fails: Fails, inputs: Inputs, simulated: list[str]) -> None:
+    """It can be searched, where no target is met by magic; a whole run and an export are refused before they begin."""
+    line = fails(1, inputs.search(*simulated, "--target-ms", 0.0001, "--out", "searched"))
+    assert "cannot be met" in line
+    Path("run.toml").write_text('device = "simulated-pixel4"\nspace = "tiny-28"\n')
+    assert "simulated-pixel4 is simulated" in fails(2, ["run", "run.toml"])
+    settings = Settings(device="simulated-pixel4", space="tiny-28", data=str(inputs.data), table="s.jsonl")
+    open_run(Path("exported"), settings)
+    assert "simulated-pixel4 is simulated" in fails(2, ["export", "exported"])
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow  # candidates are trained
+def test_a_simulated_table_is_searched_and_the_result_says_so(
+    inputs: Inputs, simulated: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr while it searches, in the result and in winner.json."""
+    how = ("--target-ms", 1, "--budget", 2, "--workers", 1, "--engine", "random", "--out", "run")
+    words = inputs.search(*simulated, *how)
+    assert cli.run(words) == 0
+    printed = capsys.readouterr()
+    assert "s.jsonl: SIMULATED, not measured" in printed.err
+    assert "rows of the table are simulated" in printed.out
+    rows = len(load_table(Path("s.jsonl")).rows)
+    assert json.loads(Path("run/winner.json").read_text())["unmeasured"] == {"simulated": rows}
 
 
 @pytest.mark.slow  # two commands up to their first file, and a file system

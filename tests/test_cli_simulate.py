@@ -128,6 +128,22 @@ def test_the_simulation_is_as_near_to_what_is_published_as_it_says() -> None:
     assert sum(abs(c.error) for c in compared) / len(compared) < 0.15
 
 
+def test_what_was_fitted_to_published_figures_is_judged_by_networks_left_out(
+    table_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The int8 share is as well chosen for its figures as any; tables keep the errors of fits without the network."""
+    run("pixel3", str(table_path), "--space", TINY)
+    text = capsys.readouterr().out
+    fits, compared = load_table(table_path).calibrations, {dtype: compare([dtype]) for dtype in ("float32", "int8")}
+    means = {d: sum(abs(c.error) for c in of) / len(of) for d, of in compared.items()}
+    left_out = {d: sum(abs(c.left_out_error) for c in of) / len(of) for d, of in compared.items()}
+    assert left_out["float32"] == means["float32"]
+    assert left_out["int8"] > means["int8"]
+    assert {dtype: fit.heldout_mean_error for dtype, fit in fits.items()} == pytest.approx(left_out)
+    assert f"int8: mean error {100 * means['int8']:.0f} %, fitted to these, {100 * left_out['int8']:.0f} %" in text
+    assert f"float32: mean error {100 * means['float32']:.0f} %, nothing fitted" in text
+
+
 def test_a_device_of_which_nothing_is_published_is_doubted_more() -> None:
     """The interval of a device without figures is wider than that of any with."""
     known = {c.figure.device for c in compare(["float32"])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.metadata
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,25 +11,33 @@ from pathlib import Path
 import pytest
 from synthetic import KEY, NARROW, conv, measurement, random_archs, table_for
 
-from edgekd import cli
-from edgekd.bench import DeviceChoice
+from device_agents.engines import ENGINES
+from device_agents.inventory import find_device
+from edgekd import cli, cli_predict, predict
+from edgekd.bench import DeviceChoice, Model
 from edgekd.errors import DataError, UsageError
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
 from edgekd.graph.model_file import ModelFile, read_model
-from edgekd.predict import check_device, doubts, predict_model
+from edgekd.predict import CannotBeMeasured, check_device, doubts, predict_model, verify_device
 from edgekd.spaces.layers import graph_of
 from latency_tables.errors import OpNotInTable, OtherKey
+from latency_tables.op_spec import OpSpec
 from latency_tables.predictor import Predictor
+from latency_tables.processors import PROCESSORS
+from latency_tables.simulate import simulated_key
 from latency_tables.store import LatencyTable, TableFile
 
+OURS = replace(KEY, runtime="ai_edge_litert")  # as an engine of ours tells it
+WHILE = OpSpec.parse("while;float32;in=1x4;out=1x4;@body_subgraph_index=2;@cond_subgraph_index=1")
+FOLDED = OpSpec.parse("dequantize;float32;in=cfloat16:4x4;out=4x4")
 NOW = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)  # a month after the made-up measurements
 
 
 @pytest.fixture(scope="module")
 def table() -> LatencyTable:
     """Make a complete table of the narrow space."""
-    return table_for(NARROW)
+    return replace(table_for(NARROW), key=OURS)
 
 
 @pytest.fixture
@@ -67,6 +76,15 @@ def test_an_operator_without_relatives_is_an_error_with_the_command_that_measure
         predict_model(holed, model, "bench")
 
 
+def test_an_operator_that_no_model_can_be_made_of_is_told_as_such(table: LatencyTable) -> None:
+    """No command would measure it, so the message has the reason instead of one."""
+    model = ModelFile(Path("loop.tflite"), b"", (WHILE,))
+    with pytest.raises(CannotBeMeasured, match=r"loop\.tflite: .* cannot be measured alone: .*other graphs") as caught:
+        predict_model(table, model, "bench")
+    assert "edgekd profile" not in str(caught.value)
+    assert caught.value.op_key == WHILE.key
+
+
 @pytest.mark.parametrize(
     ("choice", "reason"),
     [
@@ -89,6 +107,59 @@ def test_of_this_machine_everything_is_compared(table: LatencyTable) -> None:
     assert "t.jsonl" in str(caught.value)
 
 
+@pytest.fixture
+def here(table: LatencyTable) -> LatencyTable:
+    """Pretend that a table was measured on this machine by its own engine."""
+    device, version = find_device("host"), importlib.metadata.version("ai-edge-litert")
+    named = replace(OURS, device="host", build_fingerprint=device.build_fingerprint, runtime_version=version)
+    return replace(table, key=named)
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_the_engine_that_is_named_is_compared_in_all_that_it_says_of_itself(here: LatencyTable, ask: bool) -> None:
+    """Another engine, runtime, delegate or clock than would measure here now is refused, by whichever command asks."""
+    path, host = Path("t.jsonl"), DeviceChoice("host")
+    check_device(here, path, host, ask=ask)
+    check_device(here, path, DeviceChoice("host", "python"), ask=ask)
+    for engine, reason in (
+        ("native", r"engine: 'python' / 'native'; runtime: 'ai_edge_litert' / 'litert_c'"),
+        ("onnxruntime", r"engine: .* / 'onnxruntime'; runtime: .* / 'onnxruntime'; .*delegate: 'xnnpack' / 'cpu'"),
+    ):
+        with pytest.raises(OtherKey, match=reason):
+            check_device(here, path, DeviceChoice("host", engine), ask=ask)
+    for field, value in (
+        ("engine", "imported"), ("engine", "native"), ("runtime", "zzz"), ("delegate", "gpu"), ("clock", "wall"),
+        ("threads", 4), ("runtime_version", "0.0.1"),
+    ):  # fmt: skip
+        wrong = replace(here, key=replace(here.key, **{field: value}))
+        with pytest.raises(OtherKey, match=f"{field}: {value!r} / "):
+            check_device(wrong, path, host, ask=ask)
+
+
+def test_what_engines_say_of_themselves_is_known_of_each() -> None:
+    """A new engine has to be told here, too."""
+    assert predict._RUNTIMES.keys() == ENGINES.keys()
+
+
+def test_a_table_that_no_engine_measured_speaks_of_no_device(table: LatencyTable) -> None:
+    """Whatever the key of an imported one says; nor does a simulated one by a real device's name."""
+    for engine in ("imported", "simulated"):
+        imported = replace(table, key=replace(OURS, engine=engine))
+        for check in (check_device, verify_device):
+            with pytest.raises(OtherKey, match=f"engine: '{engine}' / one of python, native"):
+                check(imported, Path("t.jsonl"), DeviceChoice("bench"))
+
+
+def test_a_simulated_table_speaks_of_its_own_device_alone(table: LatencyTable) -> None:
+    """It is never looked for, and neither the real device nor this machine is answered from it."""
+    simulated, path = replace(table, key=simulated_key(PROCESSORS["pixel4"])), Path("t.jsonl")
+    check_device(simulated, path, DeviceChoice("simulated-pixel4"))
+    check_device(simulated, path, DeviceChoice("simulated-pixel4"), ask=True)
+    for choice in (DeviceChoice("pixel4"), DeviceChoice("host"), DeviceChoice("simulated-pixel4", "native")):
+        with pytest.raises(OtherKey):
+            check_device(simulated, path, choice, ask=True)
+
+
 def test_doubts_are_told(table: LatencyTable) -> None:
     """A good young table raises none; one that is old, made up or uncalibrated says so."""
     assert list(doubts(table, "int8", NOW)) == []
@@ -99,8 +170,52 @@ def test_doubts_are_told(table: LatencyTable) -> None:
     row = measurement(conv().key, source="imported:somebody, 2020")
     (imported,) = doubts(replace(table, rows={conv().key: row}), "int8", NOW)
     assert "imported:somebody, 2020" in imported
+    (simulated,) = doubts(replace(table, rows={conv().key: replace(row, source="simulated")}), "int8", NOW)
+    assert "SIMULATED, not measured" in simulated
     timeless = replace(table, rows={conv().key: measurement(conv().key, started_at="")})
     assert list(doubts(timeless, "int8", NOW)) == []
+
+
+def test_a_fresh_row_makes_no_old_table_young(table: LatencyTable) -> None:
+    """Its age is that of half of its rows, however many were completed yesterday."""
+    later = NOW + dt.timedelta(days=700)
+    fresh = {key: replace(table.rows[key], started_at=later.isoformat()) for key in list(table.rows)[:9]}
+    (old,) = doubts(replace(table, rows=table.rows | fresh), "int8", later)
+    assert "half of the table was measured 7" in old
+
+
+@pytest.mark.parametrize("ops", [(), (FOLDED,)], ids=["no operators", "folded ones"])
+def test_a_file_that_computes_nothing_is_told_as_such(
+    ops: tuple[OpSpec, ...], table_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is divided by its 0 ms."""
+    monkeypatch.setattr(cli_predict, "read_models", lambda options: [ModelFile(Path("net.tflite"), b"", ops)])
+    words = ["predict", "net.tflite", "--device", "bench", "--table", str(table_file)]
+    assert cli.run(words) == 0
+    assert capsys.readouterr().out == "net.tflite: 0 ms on bench: nothing is computed in an inference\n"
+    assert cli.run([*words, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"]["net.tflite"]["total_ms"] == 0
+
+
+def test_a_rough_table_is_found_by_the_flag_that_made_it(
+    model: ModelFile,
+    table_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Predict looks where profile wrote, with --quick and without, and else says what is there."""
+    monkeypatch.chdir(tmp_path)
+    quick = Path("tables/bench-mnasnet-28-narrow-quick.jsonl")
+    quick.parent.mkdir()
+    table_file.rename(quick)
+    words = ["predict", str(model.path), "--device", "bench"]
+    assert cli.run(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{quick} is there: predict from it with --quick" in error
+    assert f"edgekd profile --device bench --model {model.path}" in error
+    assert cli.run([*words, "--quick"]) == 0
+    assert f"{model.path}: " in capsys.readouterr().out
 
 
 def test_models_are_distrusted(tmp_path: Path) -> None:
@@ -111,13 +226,15 @@ def test_models_are_distrusted(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=name):
             read_model(tmp_path / name)
+        is_tflite = content[4:8] == b"TFL3"
+        assert Model(name, content).suffix == ("tflite" if is_tflite else "")
 
 
 @pytest.fixture
 def table_file(model: ModelFile, tmp_path: Path, table: LatencyTable) -> Path:
     """Write a table with all of the model's operators."""
     path = tmp_path / "table.jsonl"
-    file = TableFile(path, KEY)
+    file = TableFile(path, OURS)
     for op in dict.fromkeys(model.ops):
         file.add_row(table.rows[op.key])
     file.add_calibration("int8", table.calibrations["int8"])
@@ -146,7 +263,7 @@ def test_the_command_refuses_with_one_line(
     model: ModelFile, table_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Another device's table, a table that is not there, a table of nothing: exit code 2 and the reason."""
-    TableFile(tmp_path / "empty.jsonl", KEY)
+    TableFile(tmp_path / "empty.jsonl", OURS)
     cases = [
         (["--device", "rpi4", "--table", str(table_file)], "'bench' / 'rpi4'"),
         (["--device", "bench"], "tables/bench-mnasnet-28-narrow.jsonl"),

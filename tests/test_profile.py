@@ -17,6 +17,7 @@ from synthetic import KEY, NARROW, measurement, random_archs, synthetic_ns, tiny
 from device_agents.errors import UnknownDevice
 from edgekd import profile as profile_module
 from edgekd.bench import ROUNDS, Bench, DeviceChoice, MeasuringFailed, Model
+from edgekd.errors import DataError
 from edgekd.graph.ir import graph_in, int8_graph
 from edgekd.graph.micro import micro_model, random_model
 from edgekd.graph.model_file import ModelFile, read_model
@@ -185,6 +186,22 @@ def test_a_model_costs_its_missing_operators_and_nothing_more(
     quietly(request_, Order.for_models([second]))
     assert sorted(model.name for model in fake_bench.measured) == sorted({op.key for op in second.ops} - wanted)
     assert load_table(request_.table_path).calibrations == {}
+
+
+def test_what_cannot_be_measured_alone_does_not_keep_the_rest_from_it(
+    fake_bench: type[FakeBench], request_: ProfileRequest
+) -> None:
+    """The others are measured and kept; the error names what is left and why, each time, and nothing is redone."""
+    key = "while;float32;in=1x{0};out=1x{0};@body_subgraph_index=2;@cond_subgraph_index=1"
+    loops, plain = [OpSpec.parse(key.format(size)) for size in range(1, 8)], all_ops(SPACE)[:3]
+    for measured in (3, 0):
+        with pytest.raises(DataError, match=r"cannot be measured alone: .*other graphs.*; and 2 others$") as caught:
+            quietly(request_, Order((*loops[:4], *plain, *loops[4:])))
+        assert loops[0].key in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(fake_bench.measured) == measured
+        assert set(load_table(request_.table_path).rows) == {op.key for op in plain}
+        fake_bench.measured.clear()
 
 
 def test_whole_models_calibrate_a_table(fake_bench: type[FakeBench], request_: ProfileRequest, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Networks of other families than edgekd's spaces, for `bench_tables.py`: written here, or files of other authors.
+"""Networks of other families than edgekd's spaces, for `bench_tables.py`. Other authors' files are bench_foreign.py's.
 
 ResNet-like, ShuffleNet-like and MobileNetV3-like networks of several widths, with random weights: their shapes and
 operators matter, not what they say. Sources: He et al., arXiv 1512.03385; Zhang et al., arXiv 1707.01083; Ma et al.,
@@ -7,16 +7,14 @@ arXiv 1807.11164; Howard et al., arXiv 1905.02244.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from edgekd.errors import UsageError
 from edgekd.graph.ir import CONSTANT, INPUT, Graph, Node, out_shape_of
-from edgekd.graph.model_file import ModelFile, model_of_op, read_model
 from latency_tables.op_spec import OpSpec, TensorSpec
 
+PX = 96  # of the space whose table speaks for networks of other families
 _CLASSES = 1000
 _MULTIPLE = 8  # of channels
 _V3_WIDTHS = (0.5, 0.75, 1.0, 1.25)
@@ -260,17 +258,3 @@ FAMILIES: tuple[tuple[Family, ...], ...] = (
 def family_graphs(px: int, of_each: int = 8) -> dict[str, Graph]:
     """Build networks of every family, as many of each as wanted, by name."""
     return {name: build(px) for family in FAMILIES for name, build in family[:of_each]}
-
-
-def foreign_files(folder: Path) -> Iterator[ModelFile | str]:
-    """Read every .tflite file below a folder; one that cannot be predicted is named with the reason."""
-    for path in sorted(folder.rglob("*.tflite")):
-        try:
-            model = read_model(path)
-            for op in dict.fromkeys(model.ops):
-                if not op.is_folded:
-                    model_of_op(op)
-        except UsageError as error:
-            yield f"{path.relative_to(folder)}: {error}"
-        else:
-            yield model

@@ -5,6 +5,7 @@ Measures nothing by itself. Read next: `bench_main.py`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -37,6 +38,13 @@ def machine() -> Result:
         "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
     }
+
+
+def positive(text: str) -> int:
+    """Read an argument that counts something: an integer from 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
+    return int(text)
 
 
 def print_machine(facts: Result) -> None:

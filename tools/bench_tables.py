@@ -20,20 +20,19 @@ from functools import partial
 from pathlib import Path
 
 from bench_costs import device_part, load_part, predictions_part
-from bench_errors import OpCountFit, errors_of
-from bench_families import family_graphs, foreign_files
-from bench_parts import Result, concluded, machine, print_machine, shown
+from bench_errors import OpCountFit, both_ms, compared, errors_of, print_stats
+from bench_families import PX, family_graphs
+from bench_foreign import third_party_part
+from bench_parts import Result, concluded, machine, positive, print_machine, shown
 from bench_workshop import ALONE, FULL, QUICK, Condition, NetworkFile, Scale, Workshop
 
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
-from edgekd.graph.model_file import ModelFile
 from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.predictor import Predictor
 from latency_tables.store import LatencyTable
 
 RESOLUTIONS = (96, 160)
-PX = RESOLUTIONS[0]  # of the table that speaks for networks of other families
 LOADED, TWO_THREADS = Condition(loaded=True), Condition(threads=2)
 
 MAX_MEDIAN_PERCENT, MAX_MEAN_PERCENT = 1.0, 1.5
@@ -42,6 +41,8 @@ MAX_OF_REPEAT = 1.5  # × the errors of measuring again
 MIN_WITHIN_5_HIGH = 0.99
 MIN_SPEARMAN = 0.995
 MAX_OTHER_MEAN_PERCENT, MIN_OTHER_WITHIN_10 = 5.0, 0.95
+MIN_FOREIGN_WITHIN_10 = 0.90  # of the files that the runtime runs
+MIN_COVERAGE, MAX_COVERAGE = 0.85, 0.95  # of 90 % intervals
 MIN_DEVICE_RATIO = 30.0
 MIN_VECTORISED_PER_S = 1_000_000.0
 MAX_LOAD_SECONDS = 0.3
@@ -99,6 +100,11 @@ def _bars(result: Result) -> Iterator[Bar]:
         name, stats = f"other_family.{dtype}.edgekd", methods["edgekd"]
         yield Bar(f"{name}.mean_ape", stats["mean_ape"], MAX_OTHER_MEAN_PERCENT)
         yield Bar(f"{name}.within_10", stats["within_10"], MIN_OTHER_WITHIN_10, is_most=False)
+    if foreign := result.get("third_party"):
+        yield Bar("third_party.within_10", foreign["within_10"], MIN_FOREIGN_WITHIN_10, is_most=False)
+    if (coverage := result.get("interval_coverage")) is not None:
+        yield Bar("interval_coverage", coverage, MIN_COVERAGE, is_most=False)
+        yield Bar("interval_coverage", coverage, MAX_COVERAGE)
     if seconds := result.get("device_seconds"):
         ratio = seconds["process_per_row"] / seconds["edgekd"]
         yield Bar("device_seconds ratio", ratio, MIN_DEVICE_RATIO, is_most=False)
@@ -197,15 +203,6 @@ def _median(runs: Sequence[Stats]) -> Stats:
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
-def print_stats(stats: Mapping[str, Stats]) -> None:
-    """Print the methods side by side."""
-    print(f"  {'':14}{'mean':>8}{'median':>8}{'in 5 %':>8}{'(high)':>8}{'in 10 %':>8}{'Spearman':>10}")
-    for method, of in stats.items():
-        errors = "".join(f"{of[name]:7.2f}%" for name in ("mean_ape", "median_ape"))
-        shares = "".join(f"{100 * of[name]:7.1f}%" for name in ("within_5", "within_5_high", "within_10"))
-        print(f"  {method:14}{errors}{shares}{of['spearman']:10.4f}", flush=True)
-
-
 # --- other networks ---------------------------------------------------------------------------------------------------
 
 
@@ -222,42 +219,11 @@ def other_family_part(shop: Workshop) -> Result:
         ]
         table = shop.completed(PX, [op for file in files for op in file.ops])
         measured = shop.settled_ms(files, table)
-        predicted = [Predictor(table, dtype).predict(file.ops).total_ms for file in files]
-        stats[dtype] = {"edgekd": errors_of(predicted, measured)}
-        ms[dtype] = dict(zip(made, zip(measured, predicted, strict=True), strict=True))
+        found = dict(zip(made, [Predictor(table, dtype).predict(file.ops) for file in files], strict=True))
         print(f"other families, {dtype}, {len(files)} networks")
-        print_networks(ms[dtype])
-        print_stats(stats[dtype])
+        stats[dtype] = {"edgekd": compared(found, measured)}
+        ms[dtype] = both_ms(found, measured)
     return {"other_family": stats, "other_family_ms": ms}
-
-
-def third_party_part(shop: Workshop, folder: Path) -> Result:
-    """Predict files of other authors from a space's table, in which the operators that it lacks are measured too."""
-    read = list(foreign_files(folder))
-    left_out = [one for one in read if isinstance(one, str)]
-    models = {one.name: one for one in read if isinstance(one, ModelFile)}  # of equal files one
-    files = [NetworkFile(name, model.path, model.ops) for name, model in models.items()]
-    refused = shop.refusals(files)
-    left_out += [f"{name}: {reason}" for name, reason in refused.items()]
-    files = [file for file in files if file.name not in refused]
-    table = shop.completed(PX, [op for file in files for op in file.ops])
-    measured = shop.settled_ms(files, table)
-    predicted = [Predictor(table, models[file.name].dtype).predict(file.ops).total_ms for file in files]
-    ms = {file.name: both for file, both in zip(files, zip(measured, predicted, strict=True), strict=True)}
-    print(f"files of other authors: {len(files)}")
-    print_networks(ms)
-    print("".join(f"  left out: {reason}\n" for reason in left_out), end="")
-    stats = errors_of(predicted, measured)
-    print_stats({"edgekd": stats})
-    return {"third_party": {"models": len(files), "left_out": left_out, **stats}, "third_party_ms": ms}
-
-
-def print_networks(ms: Mapping[str, tuple[float, float]]) -> None:
-    """Print each network's measured and predicted ms."""
-    for name, (measured, predicted) in ms.items():
-        print(
-            f"  {name:44} {measured:9.3f} ms, predicted {predicted:9.3f} ms {100 * (predicted / measured - 1):+7.2f}%"
-        )
 
 
 # --- common -----------------------------------------------------------------------------------------------------------
@@ -274,7 +240,14 @@ PARTS: dict[str, Callable[[Workshop], Result]] = {
 
 def _scale(options: argparse.Namespace) -> Scale:
     scale = QUICK if options.quick else FULL
-    return replace(scale, heldout=options.held_out or scale.heldout, pairs=options.pairs or scale.pairs)
+    wanted = {"heldout": options.held_out, "pairs": options.pairs}
+    return replace(scale, **{name: value for name, value in wanted.items() if value is not None})
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():  # told now, not after half an hour
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    return Path(text)
 
 
 def _parts(text: str) -> list[str]:
@@ -289,12 +262,12 @@ def _options(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument("--parts", type=_parts, default=list(PARTS), metavar="A,B", help=f"only {', '.join(PARTS)}")
-    parser.add_argument("--third-party", type=Path, metavar="FOLDER", help="also predict the .tflite files below it")
+    parser.add_argument("--third-party", type=_folder, metavar="FOLDER", help="also predict the .tflite files below it")
     parser.add_argument("--two-threads", action="store_true", help="also measure and predict with two threads, no bar")
+    parser.add_argument("--held-out", type=positive, metavar="N", help=f"networks of a cell (default {FULL.heldout})")
     parser.add_argument(
-        "--held-out", type=int, metavar="N", help=f"held-out networks of a cell (default {FULL.heldout})"
+        "--pairs", type=positive, metavar="N", help=f"times they are measured again (default {FULL.pairs})"
     )
-    parser.add_argument("--pairs", type=int, metavar="N", help=f"times they are measured again (default {FULL.pairs})")
     parser.add_argument("--quick", action="store_true", help="few networks of small spaces: a trial, no result")
     return parser.parse_args(list(arguments) if arguments is not None else None)
 

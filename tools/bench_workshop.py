@@ -22,6 +22,7 @@ from device_agents.device import Device
 from device_agents.protocol import JobResult
 from device_agents.session import Session
 from edgekd.bench import ROUNDS, Bench, DeviceChoice, MeasuringFailed, Model
+from edgekd.errors import DataError, UsageError
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
 from edgekd.profile import Effort, Order, ProfileRequest, calibration_archs, profile
@@ -31,9 +32,9 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.space import BlockOptions, Space
 from latency_tables.calibrate import MIN_NETWORKS, Calibration
 from latency_tables.op_spec import OpSpec
-from latency_tables.store import LatencyTable
+from latency_tables.store import LatencyTable, load_table
 
-_HELDOUT_SEED = 1907  # another than that of profile.py's calibration networks
+HELD_OUT_SEED = 1907  # of the networks that the bars are judged by; another than profile.py's and study_tables.py's
 _MOST_DRAWS = 50  # × the networks wanted; a space that is nearly used up must not draw for ever
 
 
@@ -124,10 +125,14 @@ class Profiled:
 
 
 class DeviceClock:
-    """Times what goes on between the first push to the device and its last row, here and there; a context manager."""
+    """Times what goes on between the first push to the device and its last row, here and there; a context manager.
+
+    Every row comes out of Session.measure, whoever asks for it, so that is where it listens; `seconds_for` sees to it.
+    """
 
     def __init__(self) -> None:
         self._began = self._ended = 0.0
+        self._seen: set[str] = set()
 
     def __enter__(self) -> Self:
         """Begin to listen to sessions."""
@@ -137,6 +142,7 @@ class DeviceClock:
             clock._began = clock._began or time.perf_counter()
             for row in measure(session, *args, **kwargs):
                 clock._ended = time.perf_counter()
+                clock._seen.add(row.job_id)
                 yield row
 
         self._patch = mock.patch.object(Session, "measure", timed)
@@ -147,20 +153,21 @@ class DeviceClock:
         """Leave sessions as they were."""
         self._patch.stop()
 
-    @property
-    def seconds(self) -> float:
-        """Give the seconds. Raises RuntimeError where nothing was measured."""
-        if not self._ended:
-            raise RuntimeError("no row came from the device, so there is nothing to time")
+    def seconds_for(self, subjects: Iterable[str]) -> float:
+        """Give the seconds that these rows took. Raises RuntimeError where one was not seen to come from the device."""
+        if unseen := sorted(set(subjects) - self._seen):
+            raise RuntimeError(f"{len(unseen)} rows were measured past the clock, which may not tell: {unseen[0]}")
         return self._ended - self._began
 
 
 class Workshop:
     """Tables and networks of one run of the benchmark, each made when it is first asked for."""
 
-    def __init__(self, folder: Path, scale: Scale) -> None:
+    def __init__(self, folder: Path, scale: Scale, seed: int = HELD_OUT_SEED) -> None:
+        """Begin in an empty folder; `seed` draws the held-out networks."""
         self.folder = folder
         self.scale = scale
+        self._seed = seed
         self._profiled: dict[tuple[int, Condition], Profiled] = {}
 
     def space(self, px: int) -> Space:
@@ -174,7 +181,8 @@ class Workshop:
             path = self.folder / f"table-{px}-{condition.threads}-{condition.loaded}.jsonl"
             with condition.held(), DeviceClock() as clock:
                 table = self._profile(path, self.order(px), condition)
-            seconds, sentinel_us = clock.seconds, table.sentinel_ns / 1000
+            seconds = clock.seconds_for([*table.rows, *table.networks])
+            sentinel_us = table.sentinel_ns / 1000
             rows = f"{len(table.rows)} rows in {seconds:.1f} s, sentinel {sentinel_us:.1f} µs"
             print(f"table of mnasnet-{px}, {condition}: {rows}")
             for dtype, fit in table.calibrations.items():
@@ -196,7 +204,7 @@ class Workshop:
         return files
 
     def _held_out_archs(self, space: Space) -> list[Arch]:
-        rng = random.Random(_HELDOUT_SEED)  # noqa: S311 - a choice of networks, not a secret
+        rng = random.Random(self._seed)  # noqa: S311 - a choice of networks, not a secret
         calibrated = set(calibration_archs(space, self.scale.calibration))
         archs: dict[Arch, None] = {}
         for _ in range(_MOST_DRAWS * self.scale.heldout):
@@ -207,11 +215,20 @@ class Workshop:
         raise RuntimeError(f"space {space.name} has fewer than {self.scale.heldout} networks to hold out")
 
     def completed(self, px: int, ops: Iterable[OpSpec]) -> LatencyTable:
-        """Measure operators that a space's table lacks into a copy of it, which lasts; its calibration stays."""
+        """Measure operators that a space's table lacks into a copy of it, which lasts; its calibration stays.
+
+        One that cannot be measured alone stays without a row, for a prediction to tell.
+        """
         path = self.folder / f"completed-{px}.jsonl"
         if not path.exists():
             shutil.copyfile(self.profiled(px).path, path)
-        return self._profile(path, Order(tuple(op for op in dict.fromkeys(ops) if not op.is_folded)), ALONE)
+        wanted = tuple(op for op in dict.fromkeys(ops) if not op.is_folded)
+        try:
+            return self._profile(path, Order(wanted), ALONE)
+        except (MeasuringFailed, DataError) as error:
+            warn(str(error))
+        rows = load_table(path).rows  # all that could be measured; what was slow is measured again
+        return self._profile(path, Order(tuple(op for op in wanted if op.key in rows)), ALONE)
 
     def _profile(self, path: Path, order: Order, condition: Condition) -> LatencyTable:
         effort = Effort(self.scale.calibration, self.scale.rounds)
@@ -219,13 +236,13 @@ class Workshop:
         return profile(request, order, lambda done, total: None, warn)
 
     def refusals(self, networks: Sequence[NetworkFile]) -> dict[str, str]:
-        """Run each network once; say of those that the device cannot run why."""
+        """Run each file once; say of those that the device's engine cannot run why."""
         refused = {}
         with Bench(Host().find(), warn) as bench:
             for network in networks:
                 try:
                     list(bench.measure([network.model], rounds=1))
-                except MeasuringFailed as error:
+                except (MeasuringFailed, UsageError) as error:
                     refused[network.name] = str(error)
         return refused
 

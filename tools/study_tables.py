@@ -2,11 +2,11 @@
 """Find out which mix of measurements predicts whole networks best for its device time: why a profile is as it is.
 
 Isolated operators, operators inside whole networks (the runtime's own per-node profile) and whole networks to calibrate
-on are measured once; every mix of them then predicts the same held-out networks. Besides: how
-well hidden rows are estimated from the rest, and what the runtime fuses, told by T1 + T2 against T12. It sets no bars;
-`bench_tables.py` does. Needs Linux, the project's environment and some minutes.
+on are measured once; every mix of them then predicts the same held-out networks, which are not those that
+`bench_tables.py` sets its bars on. Besides: how well hidden rows are estimated from the rest, and what the runtime
+fuses, told by T1 + T2 against T12. Needs Linux, the project's environment and some minutes.
 
-    .venv/bin/python tools/study_tables.py [--json FILE] [--px 96] [--held-out 60]
+    .venv/bin/python tools/study_tables.py [--json FILE] [--px 96] [--held-out 60] [--quick]
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from bench_errors import errors_of
-from bench_parts import Result, machine, print_machine
-from bench_workshop import FULL, Host, Workshop, warn
+from bench_errors import errors_of, interval_coverage
+from bench_parts import Result, machine, positive, print_machine
+from bench_workshop import FULL, QUICK, Host, Workshop, warn
+from study_context import Context, nodes_of
 
 from edgekd.bench import Bench, Model
 from edgekd.graph.micro import micro_model
 from latency_tables.builder import FIXED_COST_OPS, fixed_cost_ms
-from latency_tables.calibrate import Observation, calibrate, own_ms
-from latency_tables.estimate import Estimate, Estimator
+from latency_tables.calibrate import Calibration, Observation, calibrate, own_ms, uncalibrated
+from latency_tables.errors import OpNotInTable
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
-from latency_tables.schema import Measurement
+from latency_tables.predictor import Predictor
+from latency_tables.schema import Measurement, Prediction
 from latency_tables.store import LatencyTable
 
 Floats = npt.NDArray[np.float64]
-NODE_RUNS = 50  # times come in whole microseconds, which a mean over so many makes finer
 CALIBRATIONS = (8, 12, 20)  # networks
 MOST = max(CALIBRATIONS)
+SEED = 2718  # of the held-out networks; a default chosen on the benchmark's own would flatter it
 
 
 def main() -> int:
@@ -48,8 +49,11 @@ def main() -> int:
     result: Result = {"machine": machine()}
     print_machine(result["machine"])
     with tempfile.TemporaryDirectory(prefix="edgekd-study-") as name:
-        shop = Workshop(Path(name), replace(FULL, heldout=options.held_out, calibration=MOST))
-        result["mixes"] = {f"{dtype}@{options.px}": mixes_part(shop, options.px, dtype) for dtype in DTYPES}
+        scale = replace(QUICK if options.quick else FULL, heldout=options.held_out, calibration=MOST)
+        shop = Workshop(Path(name), scale, SEED)
+        cells = {f"{dtype}@{options.px}": mixes_part(shop, options.px, dtype) for dtype in DTYPES}
+        result["in_context"] = {name: context for name, (_, context) in cells.items()}
+        result["mixes"] = {name: mixes for name, (mixes, _) in cells.items()}
         result["estimates"] = estimates_part(shop.profiled(options.px).table)
     result["fusion"] = fusion_part()
     if options.json:
@@ -68,8 +72,8 @@ class Known:
     table: LatencyTable
     calibration: list[tuple[OpSpec, ...]]
     calibration_ms: list[float]
-    context_ms: Mapping[str, float]  # of operators inside the calibration networks, by the runtime's profiler
-    seconds: Mapping[str, float]  # of device time: rows, networks, nodes
+    context: Context
+    seconds: Mapping[str, float]  # of device time: rows, networks
 
     def row_ms(self, op: OpSpec) -> float:
         """Give an operator's isolated time as it was measured."""
@@ -83,7 +87,7 @@ class Known:
         """Give an operator's time inside networks; one that no network held has its isolated time, put right by what
         its kind costs inside beside outside.
         """
-        return self.context_ms.get(op.key) or self.own_ms(op) * self._kind_ratio(op.kind)
+        return self.context.op_ms.get(op.key) or self.own_ms(op) * self._kind_ratio(op.kind)
 
     def blended_ms(self, op: OpSpec) -> float:
         """Give an operator's isolated time, put right by its kind's ratio."""
@@ -91,18 +95,19 @@ class Known:
 
     def _kind_ratio(self, kind: str) -> float:
         inside = outside = 0.0
-        for key, ms in self.context_ms.items():
+        for key, ms in self.context.op_ms.items():
             if key.startswith(f"{kind};"):
                 inside, outside = inside + ms, outside + self.own_ms(OpSpec.parse(key))
         return inside / outside if inside and outside else 1.0
 
 
 Times = Callable[[OpSpec], float]
+Mix = tuple[float, Callable[[Sequence[OpSpec]], float]]  # device seconds, and a network's ms
 COLUMNS = ("rows", "operators", "weight_mb", "constant")
 
 
-def mixes_part(shop: Workshop, px: int, dtype: str) -> Result:
-    """Predict held-out networks by every mix, each with its device seconds."""
+def mixes_part(shop: Workshop, px: int, dtype: str) -> tuple[Result, Result]:
+    """Predict held-out networks by every mix, each with its device seconds; say also how much was read in context."""
     files = shop.held_out(px, dtype)
     known = _measured(shop, px, dtype)
     measured = shop.measured_ms(files)
@@ -113,16 +118,15 @@ def mixes_part(shop: Workshop, px: int, dtype: str) -> Result:
         found[name] = {"seconds": seconds, **errors_of([predict(file.ops) for file in files], measured)}
     for name, stats in found.items():
         print(f"  {name:58}{stats['seconds']:7.1f} s{stats['mean_ape']:7.2f} %{stats['median_ape']:7.2f} %", flush=True)
-    return found
+    left_out = "" if known.context.is_enough else ": too little for a mix, left out"
+    print(f"  the runtime's profiler could be read for {known.context}{left_out}", flush=True)
+    return found, known.context.counts
 
 
-def _mixes(known: Known) -> dict[str, tuple[float, Callable[[Sequence[OpSpec]], float]]]:
+def _mixes(known: Known) -> dict[str, Mix]:
     """Name every mix, what it costs, and how it predicts."""
-    rows, networks, nodes = (known.seconds[name] for name in ("rows", "networks", "nodes"))
-    mixes: dict[str, tuple[float, Callable[[Sequence[OpSpec]], float]]] = {
-        "isolated rows": (rows, lambda ops: sum(map(known.row_ms, ops))),
-        "in context, uncalibrated": (rows + nodes, lambda ops: sum(map(known.in_context_ms, ops))),
-    }
+    rows, networks = (known.seconds[name] for name in ("rows", "networks"))
+    mixes: dict[str, Mix] = {"isolated rows": (rows, lambda ops: sum(map(known.row_ms, ops)))}
     for count in CALIBRATIONS:
         cost = rows + networks * count / MOST
         for columns in ((0,), (0, 3), (0, 1), (0, 1, 3), (0, 1, 2, 3)):
@@ -132,10 +136,17 @@ def _mixes(known: Known) -> dict[str, tuple[float, Callable[[Sequence[OpSpec]], 
             cost,
             _with_prior(known, known.own_ms, count),
         )
-    cost = rows + networks + nodes
-    mixes["in context, held near physics"] = (cost, _with_prior(known, known.in_context_ms, MOST))
-    mixes["rows by kind's ratio in context, held near physics"] = (cost, _with_prior(known, known.blended_ms, MOST))
-    return mixes
+    return mixes | _in_context_mixes(known) if known.context.is_enough else mixes
+
+
+def _in_context_mixes(known: Known) -> dict[str, Mix]:
+    plain = known.seconds["rows"] + known.context.seconds
+    cost = plain + known.seconds["networks"]
+    return {
+        "in context, uncalibrated": (plain, lambda ops: sum(map(known.in_context_ms, ops))),
+        "in context, held near physics": (cost, _with_prior(known, known.in_context_ms, MOST)),
+        "rows by kind's ratio in context, held near physics": (cost, _with_prior(known, known.blended_ms, MOST)),
+    }
 
 
 def _least_squares(
@@ -170,37 +181,20 @@ def _measured(shop: Workshop, px: int, dtype: str) -> Known:
     networks = [network for network in table.networks.values() if network.dtype == dtype]
     ops = [tuple(map(OpSpec.parse, network.op_keys)) for network in networks]
     makers = {spec.name: make for spec, make in shop.order(px).networks.items()}
-    context_ms, node_seconds = _in_context(
-        {network.name: (makers[network.name](), of) for network, of in zip(networks, ops, strict=True)}
-    )
+    with Bench(Host().find(), warn) as bench:
+        nodes = [nodes_of(bench, Model(network.name, makers[network.name](), "network")) for network in networks]
+    context = Context.of(list(zip(ops, nodes, strict=True)))
     seconds = {
         "rows": sum(_seconds(row) for key, row in table.rows.items() if f";{dtype};" in key),
         "networks": sum(_seconds(network.measurement) for network in networks),
-        "nodes": node_seconds,
     }
-    return Known(dtype, table, ops, [network.measurement.quiet_ms for network in networks], context_ms, seconds)
+    return Known(dtype, table, ops, [network.measurement.quiet_ms for network in networks], context, seconds)
 
 
 def _seconds(measurement: Measurement) -> float:
     """Give the device time of one subject: loading it, its warm-up and its samples."""
     samples = sum(measurement.samples_ns) * measurement.inferences_per_sample
     return (measurement.init_ns + measurement.warmup_ns + samples) / 1e9
-
-
-def _in_context(networks: Mapping[str, tuple[bytes, tuple[OpSpec, ...]]]) -> tuple[dict[str, float], float]:
-    """Profile each network's nodes; give the ms of each operator, and the seconds that it took."""
-    found: dict[str, list[float]] = defaultdict(list)
-    total_ns = 0
-    with Bench(Host().find(), warn) as bench:
-        for name, (content, ops) in networks.items():
-            nodes = [node for node in bench.nodes(Model(name, content, "network"), NODE_RUNS) if node.kind == "xnnpack"]
-            total_ns += NODE_RUNS * sum(node.mean_ns for node in nodes)
-            if len(nodes) != len(ops):
-                warn(f"{name}: the profiler tells {len(nodes)} nodes of {len(ops)} operators; left out")
-                continue
-            for node, op in zip(nodes, ops, strict=True):
-                found[op.key].append(node.mean_ns / 1e6)
-    return {key: statistics.median(times) for key, times in found.items()}, total_ns / 1e9
 
 
 # --- operators that were never measured -------------------------------------------------------------------------------
@@ -210,17 +204,16 @@ DRAWS = 4
 
 
 def estimates_part(table: LatencyTable) -> Result:
-    """Hide rows of a table and estimate them from the rest."""
+    """Hide rows of a table and let a prediction estimate them from the rest."""
     found = {}
     print(f"rows estimated from others, one in {HIDDEN_SHARE} hidden, {DRAWS} draws")
     for dtype in DTYPES:
         fixed_ms = fixed_cost_ms(table, dtype)
-        rows = {op: own_ms(table.rows[op.key].quiet_ms, fixed_ms) for op in map(OpSpec.parse, table.rows)}
-        rows = {op: ms for op, ms in rows.items() if op.dtype == dtype and op != FIXED_COST_OPS[dtype]}
-        pairs = [pair for seed in range(DRAWS) for pair in _hidden(rows, seed)]
-        stats = errors_of([estimate.ms for estimate, _ in pairs], [ms for _, ms in pairs])
-        inside = [abs(estimate.ms / ms - 1) <= estimate.relative_error for estimate, ms in pairs]
-        found[dtype] = {**stats, "interval_coverage": statistics.fmean(inside)}
+        pairs = [pair for seed in range(DRAWS) for pair in _hidden(table, dtype, seed)]
+        measured = [own_ms(table.rows[key].quiet_ms, fixed_ms) for key, _ in pairs]
+        estimates = [estimate for _, estimate in pairs]
+        stats = errors_of([estimate.total_ms for estimate in estimates], measured)
+        found[dtype] = {**stats, "interval_coverage": interval_coverage(estimates, measured)}
         print(
             f"  {dtype:8} mean {stats['mean_ape']:.2f} %, median {stats['median_ape']:.2f} %, within 5 % "
             f"{stats['within_5']:.2f}, 10 % {stats['within_10']:.2f}, interval {found[dtype]['interval_coverage']:.2f}"
@@ -228,13 +221,23 @@ def estimates_part(table: LatencyTable) -> Result:
     return found
 
 
-def _hidden(rows: Mapping[OpSpec, float], seed: int) -> list[tuple[Estimate, float]]:
-    """Estimate a random share of the rows from the rest; give each estimate with what was measured."""
-    rng = random.Random(seed)  # noqa: S311 - a choice of rows, not a secret
-    hidden = rng.sample(sorted(rows, key=lambda op: op.key), len(rows) // HIDDEN_SHARE)
-    estimator = Estimator({op: ms for op, ms in rows.items() if op not in set(hidden)})
-    pairs = [(estimator.estimate(op), rows[op]) for op in hidden]
-    return [(estimate, ms) for estimate, ms in pairs if estimate is not None]
+def _hidden(table: LatencyTable, dtype: str, seed: int) -> list[tuple[str, Prediction]]:
+    """Hide a random share of a dtype's rows; give the key of each that the rest can tell, and its estimate alone."""
+    fixed_cost_op = FIXED_COST_OPS[dtype]  # what all rows are freed of stays
+    keys = sorted(op.key for op in map(OpSpec.parse, table.rows) if op.dtype == dtype and op != fixed_cost_op)
+    hidden = random.Random(seed).sample(keys, len(keys) // HIDDEN_SHARE)  # noqa: S311 - a choice of rows, not a secret
+    rows = {key: row for key, row in table.rows.items() if key not in set(hidden)}
+    predictor = Predictor(LatencyTable(table.key, rows, {}, {dtype: _plain(table, dtype)}), dtype, with_estimates=True)
+    found = []
+    for key in hidden:
+        with suppress(OpNotInTable):  # the only row of its kind
+            found.append((key, predictor.predict([OpSpec.parse(key)])))
+    return found
+
+
+def _plain(table: LatencyTable, dtype: str) -> Calibration:
+    """Give the calibration that adds nothing to an operator's estimate, and leaves its interval as it is."""
+    return replace(uncalibrated(fixed_cost_ms(table, dtype)), offset_ms=0.0, interval_error=0.0)
 
 
 # --- what the runtime fuses -------------------------------------------------------------------------------------------
@@ -289,7 +292,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--px", type=int, choices=(96, 160, 224), default=96, help="resolution of the space (default 96)"
     )
-    parser.add_argument("--held-out", type=int, default=60, metavar="N", help="networks to judge by (default 60)")
+    parser.add_argument("--held-out", type=positive, default=60, metavar="N", help="networks to judge by (default 60)")
+    parser.add_argument("--quick", action="store_true", help="few networks of a small space: a trial, no result")
     return parser.parse_args()
 
 

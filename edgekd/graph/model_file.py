@@ -15,6 +15,7 @@ from latency_tables.op_spec import OpSpec
 
 _ONNX_KIND = "onnx_"
 _TFLITE_IDENTIFIER = b"TFL3"
+_IR_VERSION = b"\x08"  # the first field of an .onnx file, which has no identifier: number 1, a variable-length integer
 _MAX_BYTES = 1 << 31  # what a flatbuffer or a protocol buffer can hold
 
 
@@ -34,7 +35,7 @@ class ModelFile:
     @property
     def is_onnx(self) -> bool:
         """Tell whether it takes the onnxruntime engine."""
-        return not is_tflite(self.content)
+        return format_of(self.content) == "onnx"
 
     @property
     def dtype(self) -> str:
@@ -44,9 +45,11 @@ class ModelFile:
         return network_dtype(self.ops)
 
 
-def is_tflite(content: bytes) -> bool:
-    """Tell whether bytes claim to be a .tflite file."""
-    return content[4:8] == _TFLITE_IDENTIFIER
+def format_of(content: bytes) -> str:
+    """Tell the format by the content, whatever the file is called: tflite, onnx, or nothing for what is neither."""
+    if content[4:8] == _TFLITE_IDENTIFIER:
+        return "tflite"
+    return "onnx" if content[:1] == _IR_VERSION else ""
 
 
 def read_model(path: Path) -> ModelFile:
@@ -85,10 +88,13 @@ def model_of_op(op: OpSpec) -> bytes:
 
 
 def _ops_in(content: bytes) -> list[OpSpec]:
-    if is_tflite(content):
+    form = format_of(content)
+    if form == "tflite":
         from edgekd.graph.tflite_reader import read_ops
 
         return read_ops(content)
-    from edgekd.graph.onnx_reader import read_onnx_ops
+    if form == "onnx":
+        from edgekd.graph.onnx_reader import read_onnx_ops
 
-    return read_onnx_ops(content)
+        return read_onnx_ops(content)
+    raise DataError("it is neither .tflite nor .onnx: its first bytes are neither's")

@@ -21,6 +21,7 @@ from latency_tables.op_spec import OpSpec, TensorSpec
 
 _OPSETS = (18, *range(17, 6, -1), *range(19, 24))  # the nearest to 18 first: most devices' onnxruntime reads that
 _MAX_BYTES = 1 << 30  # of constants; an .onnx file ends at twice as many
+_MAX_ELEMENTS = 1 << 27  # of what goes in and comes out, as for .tflite files: 512 MB of floats
 _SCALE = 0.02  # of quantized values: ±2.5 in eight bits
 _ZERO_POINTS = {"uint8": 128}  # of others 0
 _SHAPED = ("Reshape", "Expand")  # whose second operand says what comes out
@@ -35,9 +36,7 @@ def onnx_micro_model(op: OpSpec) -> bytes:
 
     """
     plan = Plan.of(op)
-    size_bytes = sum(8 * math.prod(tensor.shape) for tensor in op.inputs if tensor.constant)
-    if size_bytes > _MAX_BYTES:
-        raise DataError(f"no model can be made of {op.key}: its constants are too large")
+    _see_size(op)
     first_reason = ""
     for opset in (plan.opset,) if plan.opset else _OPSETS:
         try:
@@ -45,6 +44,25 @@ def onnx_micro_model(op: OpSpec) -> bytes:
         except DataError as error:
             first_reason = first_reason or str(error)
     raise DataError(f"no model can be made of {op.key}: {first_reason}")
+
+
+def _see_size(op: OpSpec) -> None:
+    """See that the file can be made and run. Raises DataError."""
+    constants = [tensor for tensor in op.inputs if tensor.constant]
+    if sum(_size_bytes(tensor.dtype or op.dtype) * math.prod(tensor.shape) for tensor in constants) > _MAX_BYTES:
+        raise DataError(f"no model can be made of {op.key}: its constants are too large")
+    elements = sum(math.prod(tensor.shape) for tensor in op.inputs if not tensor.constant) + sum(map(math.prod, op.out))
+    if elements > _MAX_ELEMENTS:
+        reason = f"its inputs and outputs have {elements} elements, and at most {_MAX_ELEMENTS} are possible"
+        raise DataError(f"no model can be made of {op.key}: {reason}")
+
+
+def _size_bytes(dtype: str) -> int:
+    """Give the bytes of one element; what numpy does not know has eight at most, and is refused when it is written."""
+    try:
+        return np.dtype(dtype).itemsize
+    except TypeError:
+        return 8
 
 
 @dataclass
@@ -150,7 +168,7 @@ class _Writer:
         if len(shape) < 2:
             return self._rng.uniform(0.1, 0.5, shape)
         fan_in = max(1, math.prod(shape) // max(shape[0], 1))
-        return self._rng.standard_normal(shape) * fan_in**-0.5
+        return self._rng.standard_normal(shape, np.float32) * np.float32(fan_in**-0.5)
 
     def _filled(self, values: tuple[float, ...], shape: tuple[int, ...], dtype: str) -> Any:
         if len(values) != math.prod(shape):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.report.errors import RunFileError
-from edgekd.report.fields import Fields, describe
+from edgekd.report.fields import Fields, clean, describe
 
 DTYPES = ("float32", "int8")
 ARTIFACTS = ("float32", "int8", "onnx")
@@ -31,7 +31,7 @@ class ReportData:
 
     @classmethod
     def load(cls, run_dir: Path) -> ReportData:
-        """Read manifest.json, search.jsonl and, if it is there, random.jsonl.
+        """Read manifest.json, search.jsonl and, if they are there, random.jsonl and winner.json.
 
         Raises: RunFileError if a file is missing, damaged, of an unknown version or of another run.
         """
@@ -42,7 +42,8 @@ class ReportData:
         if (run_dir / "random.jsonl").exists():
             random, random_notes = _read_study(run_dir / "random.jsonl", manifest)
         unfinished = (f"This run is not finished: {', '.join(manifest.missing)} not in the manifest yet.",)
-        return cls(manifest, search, random, (unfinished if manifest.missing else ()) + search_notes + random_notes)
+        notes = (unfinished if manifest.missing else ()) + _unmeasured_notes(run_dir / "winner.json")
+        return cls(manifest, search, random, notes + search_notes + random_notes)
 
     @property
     def studies(self) -> tuple[Study, ...]:
@@ -232,6 +233,20 @@ def _read_provenance(fields: Fields) -> Provenance:
         device=described("device"),
         table=TableFile(table.sha256("sha256"), table.integer("rows")) if table else None,
         seconds=fields.nested("seconds").numbers() if "seconds" in fields.values else {},
+    )
+
+
+def _unmeasured_notes(path: Path) -> tuple[str, ...]:
+    """Say how much of the table that chose the winner was not measured on the device."""
+    if not path.exists():
+        return ()
+    fields = Fields.parse(path.name, _decode(path.name, _read_bytes(path)))
+    if "unmeasured" not in fields.values:
+        return ()
+    sources = fields.nested("unmeasured")
+    return tuple(
+        f"{sources.integer(source)} rows of the latency table were not measured on the device: {clean(source)}."
+        for source in sources.values
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd.errors import DataError
+from edgekd.graph import onnx_micro
 from edgekd.graph.onnx_micro import onnx_micro_model
 from edgekd.graph.onnx_reader import read_onnx_ops
 from latency_tables.op_spec import OpSpec
@@ -178,6 +179,7 @@ def test_reading_is_the_inverse_of_writing(op: OpSpec) -> None:
         ("onnx_relu;float32;in=1x8;out=1x8;@fused_1=add;@fused_1_in=r0_i5", "do not read the operands"),
         ("onnx_relu;float32;in=1x8;out=1x8;@qdq=7", "operand 7 is none of the first operator's"),
         ("onnx_mat_mul;float32;in=1x8,c16777216x16777216;out=1x8", "its constants are too large"),
+        ("onnx_relu;float32;in=1x16384x16384;out=1x16384x16384", "inputs and outputs have 536870912 elements"),
         ("onnx_conv;float32;in=1x8x4x4,c8x8x3x3;out=1x8x2x2;@opset=x", "invalid literal"),
         ("onnx_clip;float32;in=1x8,cscalar;out=1x8;@const_1=0.0_1.0", "2 values do not fill a constant of shape"),
     ],
@@ -187,3 +189,16 @@ def test_what_cannot_be_made_is_named(key: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         onnx_micro_model(OpSpec.parse(key))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("dtype", "size_bytes"), [("", 4), ("float16:", 2), ("int8:", 1), ("int64:", 8), ("bool:", 1)])
+def test_constants_are_counted_in_bytes_of_their_own_dtype(
+    dtype: str, size_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantised or half-precision layer may have as many more weights."""
+    op = OpSpec.parse(f"onnx_cast;float32;in=c{dtype}16x8;out=16x8;@to=1")
+    monkeypatch.setattr(onnx_micro, "_MAX_BYTES", 16 * 8 * size_bytes - 1)
+    with pytest.raises(DataError, match="too large"):
+        onnx_micro_model(op)
+    monkeypatch.setattr(onnx_micro, "_MAX_BYTES", 16 * 8 * size_bytes)
+    assert onnx_micro_model(op)

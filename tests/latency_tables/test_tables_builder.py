@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from synthetic import KEY, conv, measurement, synthetic_ns
+from synthetic import CALIBRATION, KEY, conv, measurement, synthetic_ns
 
 from latency_tables.builder import MAX_ATTEMPTS, SLOW, NetworkSpec, Plan, Subject, build, fit_networks
 from latency_tables.errors import FileDamaged
@@ -161,6 +161,38 @@ def test_networks_whose_operators_are_not_all_measured_do_not_calibrate(tmp_path
     file.add_network(Network(stranger, "float32", (conv(500).key,), measurement(stranger)))
     table = build(file, PLAN, FakeDevice().measure, lambda done, total: None)
     assert table.calibrations["float32"].networks == len(NETWORKS)
+
+
+def test_a_calibration_never_speaks_for_rows_that_have_changed_since(tmp_path: Path) -> None:
+    """A plan without networks measures a slow row again; the dtype whose networks hold it is calibrated anew."""
+    path, slow = tmp_path / "table.jsonl", OPS[3].key
+    device = FakeDevice(slow=lambda name, attempt: 1.5 if name == slow else 1.0)
+    before = built(path, device, Plan(OPS, NETWORKS, attempts=1))
+    after = built(path, FakeDevice(), Plan((OPS[3], conv(500)), ()))
+    assert after.rows[slow].quiet_ms < before.rows[slow].quiet_ms
+    assert after.calibrations["float32"] == fit_networks(after, "float32") != before.calibrations["float32"]
+    assert after == load_table(path)
+
+
+def test_a_build_that_broke_before_it_calibrated_again_is_not_final(tmp_path: Path) -> None:
+    """As many networks as before, but a row with a further attempt: the next build fits again and measures nothing."""
+    path, device = tmp_path / "table.jsonl", FakeDevice()
+    before = built(path, device)
+    file = TableFile(path, KEY)
+    file.add_row(measurement(OPS[5].key, synthetic_ns(OPS[5]) // 2, attempt=2))
+    file.close()
+    idle = FakeDevice()
+    after = built(path, idle)
+    assert idle.measured == []
+    assert after.calibrations["float32"] == fit_networks(after, "float32") != before.calibrations["float32"]
+
+
+def test_a_calibration_without_its_networks_is_left_as_it_is(tmp_path: Path) -> None:
+    """There is nothing to fit it again to."""
+    file = TableFile(tmp_path / "table.jsonl", KEY)
+    file.add_calibration("float32", CALIBRATION)
+    table = build(file, Plan(OPS, ()), FakeDevice().measure, lambda done, total: None)
+    assert table.calibrations == {"float32": CALIBRATION}
 
 
 def test_too_few_networks_cannot_calibrate(tmp_path: Path) -> None:

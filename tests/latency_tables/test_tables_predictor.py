@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import CALIBRATION, conv, synthetic_ns, table_of
+from synthetic import CALIBRATION, conv, measurement, synthetic_ns, table_of
 
+from latency_tables.builder import FIXED_COST_OPS
+from latency_tables.calibrate import uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
-from latency_tables.op_spec import OpSpec
+from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.predictor import Predictor
+from latency_tables.reach import OTHER_KINDS_ERROR, Extent, Reach
+from latency_tables.schema import Network
 
 OPS = [conv(channels, dtype=dtype) for channels in range(4, 24) for dtype in ("float32", "int8")]
 FLOATS = [op for op in OPS if op.dtype == "float32"]
@@ -59,6 +64,106 @@ def test_marginal_times_add_up(first: list[OpSpec], second: list[OpSpec]) -> Non
     predictor = Predictor(TABLE, "float32")
     whole = sum(map(predictor.op_ms, first + second))
     assert predictor.predict(first + second).total_ms == pytest.approx(whole + predictor.offset_ms)
+
+
+def test_what_is_computed_at_loading_costs_an_inference_nothing() -> None:
+    """Folded operators are parts of 0 ms with their own label, and no operator for the calibration either."""
+    folded = OpSpec.parse("dequantize;float32;in=cfloat16:3x3x8x8")
+    predictor = Predictor(TABLE, "float32")
+    plain, both = predictor.predict(FLOATS[:2]), predictor.predict([folded, *FLOATS[:2], folded])
+    assert both.total_ms == plain.total_ms
+    assert [part.how for part in both.parts] == ["folded", "table", "table", "folded"]
+    assert both.covered == {"table": pytest.approx(1), "folded": 0.0}
+    assert predictor.predict([folded]).total_ms == 0
+    assert predictor.missing([folded, FLOATS[0]]) == []
+
+
+@given(st.sampled_from(FLOATS[3:-3]))
+def test_an_operator_without_a_row_is_estimated_where_that_is_asked_for(gone: OpSpec) -> None:
+    """The part is labelled, the interval is wider than the table's own, and nothing of another dtype is used."""
+    holed = replace(TABLE, rows={key: row for key, row in TABLE.rows.items() if key != gone.key})
+    predictor = Predictor(holed, "float32", with_estimates=True)
+    prediction, whole = predictor.predict([gone]), Predictor(TABLE, "float32").predict([gone])
+    assert prediction.parts[0].how in ("interpolated", "fitted")
+    assert prediction.high_ms / prediction.total_ms > whole.high_ms / whole.total_ms
+    assert predictor.missing([gone, gone]) == [gone]
+    with pytest.raises(OpNotInTable):
+        Predictor(replace(TABLE, rows={}), "float32", with_estimates=True).predict([gone])
+
+
+def test_without_a_calibration_sums_are_plain_where_estimates_are_allowed() -> None:
+    """A search insists on a calibrated table; a look at one file may do with physics, and says so by its interval."""
+    bare = replace(TABLE, calibrations={})
+    with pytest.raises(NotCalibrated):
+        Predictor(bare, "float32")
+    prediction = Predictor(bare, "float32", with_estimates=True).predict(FLOATS)
+    assert prediction.total_ms == pytest.approx(sum(map(synthetic_ns, FLOATS)) / 1e6)
+    assert prediction.high_ms > 1.2 * prediction.total_ms
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_additions_are_not_estimated_from_the_row_of_the_fixed_cost(dtype: str) -> None:
+    """That row holds a call of the runtime and no addition: without it an estimate is as it is, or there is none."""
+    adds = {n: OpSpec("add", (TensorSpec((1, 14, 14, n)),) * 2, dtype) for n in range(8, 40, 2)}
+    gone, fixed = adds.pop(20), FIXED_COST_OPS[dtype]
+    rows = {op.key: measurement(op.key, 1000 + 100 * n) for n, op in adds.items()}
+    with_fixed = replace(TABLE, rows=rows | {fixed.key: measurement(fixed.key, 900)}, calibrations={})
+    prediction = Predictor(with_fixed, dtype, with_estimates=True).predict([gone])
+    assert prediction.total_ms == pytest.approx((1000 + 100 * 20) / 1e6, rel=0.1)
+    only_fixed = replace(with_fixed, rows={fixed.key: with_fixed.rows[fixed.key]})
+    with pytest.raises(OpNotInTable):
+        Predictor(only_fixed, dtype, with_estimates=True).predict([gone])
+
+
+# --- networks unlike those calibrated on ------------------------------------------------------------------------------
+
+DEPTHWISE = [replace(op, kind="depthwise_conv_2d") for op in FLOATS]
+HUGE = [conv(channels) for channels in range(100, 104)]
+SMALL = [conv(1), conv(2)]
+CALIBRATED_ON = {
+    name: Network(name, "float32", tuple(op.key for op in ops), measurement(name))
+    for name, ops in {f"network:{n}": FLOATS[n : n + 10] for n in range(10)}.items()
+}
+KNOWN = table_of([*FLOATS, *DEPTHWISE, *HUGE])
+REACHING = replace(KNOWN, rows=KNOWN.rows | {op.key: measurement(op.key, 100) for op in SMALL}, networks=CALIBRATED_ON)
+
+
+def margin_of(ops: list[OpSpec]) -> float:
+    """Give the upper half of an interval, as a share of the total."""
+    prediction = Predictor(REACHING, "float32").predict(ops)
+    assert prediction.total_ms - prediction.low_ms == pytest.approx(prediction.high_ms - prediction.total_ms)
+    return prediction.high_ms / prediction.total_ms - 1
+
+
+@given(st.lists(st.sampled_from(FLOATS[6:14]), min_size=8, max_size=12))
+def test_inside_the_family_the_interval_is_the_calibrations(ops: list[OpSpec]) -> None:
+    """Networks of the kinds and sizes that were calibrated on are what it was found for."""
+    assert margin_of(ops) == pytest.approx(CALIBRATION.interval_error)
+
+
+def test_kinds_that_no_calibration_network_held_widen_the_interval_by_their_share() -> None:
+    """The total is the same sum; more time in such kinds is more doubt, up to a tenth."""
+    mixed, other = margin_of([*FLOATS[4:12], DEPTHWISE[6]]), margin_of([*FLOATS[4:8], *DEPTHWISE[4:8]])
+    assert CALIBRATION.interval_error < mixed < other
+    assert margin_of(DEPTHWISE[4:12]) == pytest.approx(math.hypot(CALIBRATION.interval_error, OTHER_KINDS_ERROR))
+
+
+@pytest.mark.parametrize(("near", "far"), [(FLOATS[10:20], HUGE), (HUGE[:1], HUGE), (FLOATS[:10], SMALL)])
+def test_sizes_far_from_those_calibrated_on_widen_the_interval(near: list[OpSpec], far: list[OpSpec]) -> None:
+    """Operators far larger or smaller, or far more weights, are an extrapolation."""
+    assert margin_of(far) > max(margin_of(near), CALIBRATION.interval_error + 0.001)
+
+
+def test_the_doubt_of_another_family_grows_steadily_and_has_an_end() -> None:
+    """It begins at 0, however it is reached, and never exceeds what a table without calibration says."""
+    reach = Reach(frozenset(), Extent(0.1, 1.0), Extent(0.2, 4.0))
+    sizes = [reach.doubt(Extent(0.15, mb), 0.0) for mb in (0.0, 2.0, 8.0, 8.01, 16.0, 64.0, 1e9)]
+    assert sizes[:3] == [0.0, 0.0, 0.0]
+    assert 0 < sizes[3] < 0.001
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == reach.doubt(Extent(1e-9, 1.0), 0.0) == uncalibrated(0.0).interval_error
+    weightless = replace(reach, most=Extent(0.2, 0.0))
+    assert weightless.doubt(Extent(0.15, 0.0), 0.0) == 0 < weightless.doubt(Extent(0.15, 0.1), 0.0)
 
 
 def test_a_missing_row_is_an_error_that_names_operator_and_nearest() -> None:

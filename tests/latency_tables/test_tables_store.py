@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import cProfile
 import dataclasses
+import os
 import pstats
 import random
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ from synthetic import CALIBRATION, KEY, conv, measurement, small_disk
 from table_files import CAL, NET, NETWORK, OPS, ROW, Edit, filled, older, plain_lines, replace_line, rewrite
 
 from latency_tables.calibrate import Calibration
-from latency_tables.errors import FileDamaged, FileNotWritable, OpSyntaxError, OtherSettings
+from latency_tables.errors import FileDamaged, FileNotWritable, OpSyntaxError, OtherSettings, TableHeld
 from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, TableFile, load_table, read_table, table_sha256, table_text
 
@@ -107,6 +110,7 @@ def test_a_cut_table_keeps_its_whole_lines(path: Path, tmp_path: Path) -> None:
         assert file.table == replace(complete, calibrations={"float32": CALIBRATION})
         file.add_calibration("int8", CALIBRATION)
         assert cut.read_bytes() == whole
+        file.close()
 
 
 WRONG_LINES: list[tuple[int, Edit, str]] = [
@@ -375,6 +379,7 @@ def test_an_older_file_reads_as_before_and_goes_on_in_its_version(path: Path, ve
     assert load_table(path) == file.table
     assert b"crc" not in path.read_bytes()
     assert read_table(path).version == version
+    file.close()
     with pytest.raises(OtherSettings, match="was begun with"):
         TableFile(path, replace(KEY, threads=4))
 
@@ -415,6 +420,68 @@ def test_a_large_table_is_read_in_a_time_that_grows_with_its_size(tmp_path: Path
     assert pstats.Stats(profile).total_calls < 1000 * 120  # type: ignore[attr-defined]  # typeshed does not know it
 
 
+# --- one writer at a time ---------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from table_files import KEY
+from latency_tables.store import TableFile
+held = TableFile(Path(sys.argv[1]), KEY)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_table_has_one_writer_and_any_readers(path: Path) -> None:
+    """A second writer is told so in one line and changes nothing; closed, or forgotten, the file is free again."""
+    file = TableFile(path, KEY)
+    before = path.read_bytes()
+    with pytest.raises(TableHeld, match="is being added to by another edgekd; wait for it to end"):
+        TableFile(path, KEY)
+    assert path.read_bytes() == before
+    assert load_table(path) == file.table
+    file.close()
+    file.close()
+    with pytest.raises(ValueError, match="was closed; open it again"):
+        file.add_row(measurement(conv(24).key))
+    second = TableFile(path, KEY)
+    second.add_row(measurement(conv(24).key))
+    del second
+    assert conv(24).key in TableFile(path, KEY).table.rows
+
+
+def test_a_table_that_could_not_be_opened_is_not_held(path: Path) -> None:
+    """Also while the error, whose traceback knows the half-made object, is looked at."""
+    with pytest.raises(OtherSettings) as caught:
+        TableFile(path, replace(KEY, threads=4))
+    assert TableFile(path, KEY).table == load_table(path)
+    assert caught.value
+
+
+def test_a_killed_writer_leaves_no_lock(path: Path) -> None:
+    """Another process holds the file as long as it lives, and no longer."""
+    paths = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": paths},
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"held\n"
+        with pytest.raises(TableHeld):
+            TableFile(path, KEY)
+        writer.kill()
+        writer.wait()
+    assert TableFile(path, KEY).table == load_table(path)
+
+
+@pytest.mark.parametrize("name", ["missing/table.jsonl", ""])
+def test_a_path_that_cannot_hold_a_table_is_refused(tmp_path: Path, name: str) -> None:
+    """A folder that is not there, and a folder in place of a file."""
+    with pytest.raises(FileNotWritable, match="cannot write"):
+        TableFile(tmp_path / name, KEY)
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
@@ -437,6 +504,7 @@ def test_a_full_disk_changes_neither_table_nor_file(tmp_path: Path) -> None:
         lost = next(row for row in added if row.subject not in file.table.rows)
         file.add_row(lost)
         assert load_table(file.path).rows[lost.subject] == lost
+        file.close()  # or the disk could not be taken away
 
 
 def test_the_hash_is_of_what_predictions_depend_on(path: Path) -> None:

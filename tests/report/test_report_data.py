@@ -222,3 +222,17 @@ def test_any_value_is_read_or_refused(
             assert render(data).encode().endswith(b"</html>\n")
             assert json.loads(json.dumps(as_json(data), allow_nan=False))["format"] == "edgekd-report"
         assert named.startswith(name)
+
+
+def test_a_table_that_was_not_measured_is_noted(make_run: MakeRun) -> None:
+    """winner.json tells how many rows of the table that chose it were measured nowhere; most say none."""
+    run = make_run()
+    for unmeasured, notes in (
+        ({}, ()),
+        ({"simulated": 12}, ("12 rows of the latency table were not measured on the device: simulated.",)),
+    ):
+        (run / "winner.json").write_text(json.dumps({"unmeasured": unmeasured}))
+        assert ReportData.load(run).notes == notes
+    (run / "winner.json").write_text(json.dumps({"unmeasured": {"simulated": "many"}}))
+    with pytest.raises(RunFileError, match=r"winner\.json, unmeasured: simulated"):
+        ReportData.load(run)

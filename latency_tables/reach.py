@@ -1,0 +1,69 @@
+"""How far a calibration reaches: what the networks that it was fitted to are like, and the doubt about those unlike.
+
+Its interval is that of further networks of their kind. Networks made of other operators, or of far larger or smaller
+ones, were not among those left out to find it, so nothing measured says how far off they are: the doubts below are set
+beforehand, from what isolated rows were seen to miss, and only ever widen an interval. The predictor asks; no time is
+changed here. Read next: `predictor.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from latency_tables.builder import fixed_cost_ms, observation, usable_networks
+from latency_tables.features import Family, kind_of
+from latency_tables.op_spec import OpSpec
+from latency_tables.store import LatencyTable
+
+OTHER_KINDS_ERROR = 0.10  # of the time in kinds that no network held: isolated rows were 3 to 10 % off in networks
+_FAR = 2.0  # × beyond the calibrated range; networks of one space that were left out of a fit stay within
+_DOUBLING_ERROR = 0.05  # for every further doubling
+_MOST = 0.25  # as of a table without calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a network is like, for the terms of a calibration."""
+
+    mean_row_ms: float  # of its operators, without the fixed cost of a call
+    weight_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The kinds that a dtype's calibration networks hold, and the least and most of their extents."""
+
+    kinds: frozenset[Family]
+    least: Extent
+    most: Extent
+
+    @staticmethod
+    def of(table: LatencyTable, dtype: str) -> Reach | None:
+        """Look at a table's networks; None where it has none, and the interval tells all that is known."""
+        networks, fixed_ms = usable_networks(table, dtype), fixed_cost_ms(table, dtype)
+        seen = [observation(table, network, fixed_ms) for network in networks]
+        extents = [Extent(one.rows_ms / max(1, one.operators), one.weight_mb) for one in seen]
+        if not extents:
+            return None
+        ops = map(OpSpec.parse, {key for network in networks for key in network.op_keys})
+        rows_ms, weights_mb = zip(*((one.mean_row_ms, one.weight_mb) for one in extents), strict=True)
+        least, most = (Extent(choose(rows_ms), choose(weights_mb)) for choose in (min, max))
+        return Reach(frozenset(map(kind_of, ops)), least, most)
+
+    def doubt(self, extent: Extent, other_share: float) -> float:
+        """Give the relative error to add to the interval's; 0 for a network like those of the calibration.
+
+        `other_share` is the share of its time, 0 to 1, in kinds of operators that are not in `kinds`. Fewer weights
+        than calibrated leave less that an isolated row misses, so only more of them are doubted.
+        """
+        large = max(_ratio(extent.mean_row_ms, self.most.mean_row_ms), _ratio(extent.weight_mb, self.most.weight_mb))
+        beyond = max(large, _ratio(self.least.mean_row_ms, extent.mean_row_ms)) / _FAR
+        outside = min(_DOUBLING_ERROR * math.log2(beyond), _MOST) if beyond > 1 else 0.0
+        return math.hypot(OTHER_KINDS_ERROR * other_share, outside)
+
+
+def _ratio(one: float, other: float) -> float:
+    if one <= 0:
+        return 0.0
+    return one / other if other > 0 else math.inf

@@ -49,7 +49,8 @@ def add_profile(target: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--model",
         type=Path,
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="FILE",
         dest="models",
@@ -141,10 +142,13 @@ def _order(options: argparse.Namespace, networks: int) -> Order:
     from edgekd.spaces.mnasnet import space_named
     from latency_tables.op_spec import DTYPES
 
+    if options.whole and not options.models:
+        raise UsageError("--whole measures the files of --model whole; name some")
+    space = space_named(options.space)
     if options.models:
         return Order.for_models(read_models(options), whole=options.whole)
     dtypes = DTYPES if options.dtype == _ALL else (options.dtype,)
-    return Order.for_space(space_named(options.space), dtypes, networks)
+    return Order.for_space(space, dtypes, networks)
 
 
 def bench(options: argparse.Namespace) -> None:

@@ -46,10 +46,17 @@ def predict(options: argparse.Namespace) -> None:
     now = dt.datetime.now(dt.UTC)
     for doubt in dict.fromkeys(doubt for model in models for doubt in doubts(table, model.dtype, now)):
         print(f"edgekd: {path}: {doubt}", file=sys.stderr)
-    found = [(model, predict_model(table, model, options.device)) for model in models]
+    if options.verify:
+        print(f"edgekd: {options.device} confirms that {path} speaks of it", file=sys.stderr)
+    found = [(model, predict_model(table, model, _where(options, path))) for model in models]
     result = {str(model.path): _result(prediction) for model, prediction in found}
     text = [line for model, prediction in found for line in _text(model, prediction, options)]
     print_result({"table": str(path), "device": table.key.device, "models": result}, text, options.format)
+
+
+def _where(options: argparse.Namespace, path: Path) -> str:
+    engine = f" --device-engine {options.device_engine}" if options.device_engine else ""
+    return f"--device {options.device}{engine} --table {path}"
 
 
 def _table_there(options: argparse.Namespace) -> Path:
@@ -59,7 +66,7 @@ def _table_there(options: argparse.Namespace) -> Path:
         return path
     options.quick = not options.quick
     other, flag = default_table(options), " with --quick" if options.quick else " without --quick"
-    command = f"edgekd profile --device {options.device} --model {options.models[0]}"
+    command = f"edgekd profile {_where(options, path)} --model {options.models[0]}"
     hint = f"; {other} is there: predict from it{flag}" if other.exists() else ""
     raise DataError(f"table {path} does not exist; measure it with: {command}, or name one with --table{hint}")
 

@@ -52,8 +52,10 @@ class CannotBeMeasured(OpNotInTable):
         self.op_key = op_key
 
 
-def predict_model(table: LatencyTable, model: ModelFile, device_name: str) -> Prediction:
+def predict_model(table: LatencyTable, model: ModelFile, where: str) -> Prediction:
     """Predict one model file; operators that were never measured are estimated where their family allows it.
+
+    `where` are the options by which a profile meets the same device and table.
 
     Raises:
         OpNotInTable: an operator has neither a row nor relatives; the message has the command that measures it, or as
@@ -68,7 +70,7 @@ def predict_model(table: LatencyTable, model: ModelFile, device_name: str) -> Pr
             model_of_op(OpSpec.parse(error.op_key))
         except DataError as reason:
             raise CannotBeMeasured(model.path, error.op_key, str(reason)) from reason
-        command = f"edgekd profile --device {device_name} --model {model.path}"
+        command = f"edgekd profile {where} --model {model.path}"
         raise OpNotInTable(error.op_key, table.rows, command) from error
 
 
@@ -125,6 +127,8 @@ def doubts(table: LatencyTable, dtype: str, now: dt.datetime) -> Iterator[str]:
             yield f"the table holds rows that were not measured on the device: {source}"
     if dtype not in table.calibrations:
         yield f"the table has no {dtype} networks to be calibrated on, so sums are plain and the interval is wide"
+    elif Predictor(table, dtype).is_outdated:
+        yield f"networks came into the table after its {dtype} calibration, so the interval is wide; profile it again"
     measured = [moment for row in table.measurements if (moment := _moment(row.started_at))]
     days = (now - statistics.median_low(measured)).days if measured else 0  # one fresh row makes no table young
     if days > _OLD_DAYS:

@@ -93,10 +93,10 @@ class Order:
 
         ops = [op for model in models for op in model.ops if not op.is_folded]
         fixed = [ONNX_FIXED_COST_OP if model.is_onnx else FIXED_COST_OPS[model.dtype] for model in models]
+        distinct = {model.content: model for model in reversed(models)} if whole else {}  # a copy is no second network
         networks = {
             NetworkSpec(f"network:{model.dtype}:{model.name}", model.dtype, model.ops): maker(model)
-            for model in models
-            if whole
+            for model in distinct.values()
         }
         return Order(tuple(dict.fromkeys([*ops, *fixed])), networks, MIN_NETWORKS)
 

@@ -87,17 +87,29 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
     table = file.table
     if _is_final(table, plan):
         return table  # measuring or fitting again would change what searches have been told
-    for _ in range(plan.attempts):
-        todo = plan.missing(table) + plan.slow(table)
-        for done, (subject, measurement) in enumerate(measure(todo) if todo else (), 1):
-            _add(file, subject, measurement)
-            if done % _SYNC_EVERY == 0:
-                file.sync()
-            on_row(done, len(todo))
-    for dtype, fit in _refits(table, plan).items():
+    try:
+        for _ in range(plan.attempts):
+            _measure(file, plan, measure, on_row)
+    except BaseException:
+        _calibrate(file, Plan((), ()))  # what was calibrated before must speak for the rows that came since
+        raise
+    _calibrate(file, plan)
+    return table
+
+
+def _measure(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> None:
+    todo = plan.missing(file.table) + plan.slow(file.table)
+    for done, (subject, measurement) in enumerate(measure(todo) if todo else (), 1):
+        _add(file, subject, measurement)
+        if done % _SYNC_EVERY == 0:
+            file.sync()
+        on_row(done, len(todo))
+
+
+def _calibrate(file: TableFile, plan: Plan) -> None:
+    for dtype, fit in _refits(file.table, plan).items():
         file.add_calibration(dtype, fit)
     file.sync()
-    return table
 
 
 def _is_final(table: LatencyTable, plan: Plan) -> bool:

@@ -26,7 +26,7 @@ _NOISE = 0.01  # relative error of one measured network on a quiet machine; how 
 _SCALE_SPREAD = 0.3  # around 1: measured 3 to 10 % away, far more on a machine whose speed changed meanwhile
 _TERM_SPREAD = 0.3  # of the median network: how much operators, weights and the constant may each come to
 _NORMAL_90 = 1.645  # standard deviations that hold 90 % of normal errors
-_UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
+UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
 _LEAST_SHARE = 0.05  # of a row, which stays when the fixed cost is taken from it; a row is never 0
 
 
@@ -62,7 +62,7 @@ def own_ms(row_ms: float, fixed_ms: float) -> float:
 
 def uncalibrated(fixed_ms: float) -> Calibration:
     """Give the coefficients for a table without networks: plain sums and one call, with a wide interval."""
-    error = _UNCALIBRATED_ERROR
+    error = UNCALIBRATED_ERROR
     return Calibration(1.0, 0.0, 0.0, fixed_ms, error, error, error, 0.0, fixed_ms)
 
 

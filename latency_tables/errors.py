@@ -60,7 +60,8 @@ class FileDamaged(TableError):
     """A file cannot be read or trusted."""
 
     def __init__(self, path: Path, line_number: int, reason: str) -> None:
-        super().__init__(f"{path}, line {line_number}: {reason}; restore a good copy or begin anew with another file")
+        place = f"{path}, line {line_number}" if line_number else f"{path} cannot be read"  # 0 is the file as a whole
+        super().__init__(f"{place}: {reason}; restore a good copy or begin anew with another file")
 
 
 class OtherSettings(TableError):

@@ -150,7 +150,7 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise FileDamaged(path, 1, error.strerror or str(error)) from error
+        raise FileDamaged(path, 0, error.strerror or str(error)) from error
     if len(content) > most:
         raise FileDamaged(path, 1, f"more than {most} bytes are no file of this kind")
     return content

@@ -10,9 +10,10 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
-from latency_tables.builder import FIXED_COST_KEYS, fixed_cost_ms
-from latency_tables.calibrate import Calibration, own_ms, uncalibrated
+from latency_tables.builder import FIXED_COST_KEYS, fixed_cost_ms, usable_networks
+from latency_tables.calibrate import UNCALIBRATED_ERROR, Calibration, own_ms, uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
 from latency_tables.estimate import Estimator
 from latency_tables.features import kind_of
@@ -56,6 +57,12 @@ class Predictor:
         self._estimator: Estimator | None = None
         self._known: dict[OpSpec, _Known] = {}
 
+    @functools.cached_property
+    def is_outdated(self) -> bool:
+        """Tell whether networks came into the table after its calibration: a build of it was killed."""
+        fitted, held = self.calibration.networks, len(usable_networks(self._table, self.dtype))
+        return bool(fitted and held) and fitted != held
+
     @property
     def offset_ms(self) -> float:
         """Give what every network takes besides its operators; it may be below 0."""
@@ -67,7 +74,8 @@ class Predictor:
         The interval is the calibration's, wider for what was estimated and for a network unlike those calibrated on.
 
         Raises:
-            OpNotInTable: an operator has no row, and none can stand in; the message names it and the nearest one.
+            OpNotInTable: an operator has no row, and none can stand in, or so badly that the interval would reach 0;
+                the message names it and the nearest one.
 
         """
         known = [self._lookup(op) for op in ops]
@@ -79,7 +87,14 @@ class Predictor:
         estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
         doubts = (estimated / total, self._doubt(parts, own)) if total else ()
         margin = math.hypot(self.calibration.interval_error, *doubts)
+        if margin >= 1 and total and estimated / total > self.calibration.interval_error:
+            self._refuse(parts)
         return Prediction(total, total * (1 - min(margin, 1.0)), total * (1 + margin), parts)
+
+    def _refuse(self, parts: Sequence[Part]) -> NoReturn:
+        """Name the operator whose estimate is worth least: a time that may as well be 0 tells nothing."""
+        worst = max(parts, key=lambda part: part.ms * self._lookup(part.op).relative_error)
+        raise OpNotInTable(worst.op.key, self._row_ms)
 
     def op_ms(self, op: OpSpec) -> float:
         """Give what one operator adds to a network's prediction, which may be below 0.
@@ -128,6 +143,8 @@ class Predictor:
 
     def _doubt(self, parts: Sequence[Part], own: float) -> float:
         """Give the relative error that comes of being unlike the networks of the calibration."""
+        if self.is_outdated:
+            return UNCALIBRATED_ERROR
         reach = self._reach
         if reach is None:
             return 0.0

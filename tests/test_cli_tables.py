@@ -151,24 +151,27 @@ def said(number: int, old: str, new: str) -> Callable[[Path], None]:
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
-    (cut_header, "line 1: there is no header, only a part of a line"),
-    (lambda path: path.write_bytes(b""), "line 1: there is no header"),
-    (lambda path: path.unlink(), "line 1: No such file or directory"),
-    (flip_a_bit, "line 3: the checksum does not fit the line: it was changed, or belongs to another table"),
-    (cut_in_the_middle, "line 4: the checksum does not fit the line"),
-    (mix_keys, "line 8: the checksum does not fit the line: it was changed, or belongs to another table"),
-    (append_table, "line 8: another table begins here; join tables with: edgekd table merge"),
-    (duplicate, "line 8: attempt 1 at conv_2d"),
-    (changed(ROW, lambda e: e.update(samples_ns=[1, -2, 3])), "line 2: samples_ns holds something else than integers"),
-    (changed(ROW, lambda e: e.update(samples_ns=[10**16] * 3)), "line 2: samples_ns holds something else"),
-    (changed(ROW, lambda e: e.update(temperatures_c=[1e300])), "line 2: temperatures_c holds a number that is not"),
-    (said(ROW, "41.5", "NaN"), "line 2: no JSON (NaN is no number)"),
-    (said(CAL, ":0.9", ":-Infinity"), "line 6: no JSON (-Infinity is no number)"),
-    (said(CAL, ":0.9", ":1e999"), "line 6: scale holds a number that is not finite or absurdly large: inf"),
-    (said(NET, '"op_keys":[', '"op_keys":' + "[" * 100_000), "line 5: no JSON (maximum recursion depth exceeded"),
-    (changed(1, lambda e: e.update(version=99)), "line 1: version 99 is not 1 to 3, those that this edgekd reads"),
-    (changed(NET, lambda e: e.update(type="layer")), "line 5: unknown entry type 'layer'"),
-    (lambda path: path.write_bytes(b"\x80\x04\x95\n"), "line 1: no JSON"),
+    (cut_header, ", line 1: there is no header, only a part of a line"),
+    (lambda path: path.write_bytes(b""), ", line 1: there is no header"),
+    (lambda path: path.unlink(), " cannot be read: No such file or directory"),
+    (flip_a_bit, ", line 3: the checksum does not fit the line: it was changed, or belongs to another table"),
+    (cut_in_the_middle, ", line 4: the checksum does not fit the line"),
+    (mix_keys, ", line 8: the checksum does not fit the line: it was changed, or belongs to another table"),
+    (append_table, ", line 8: another table begins here; join tables with: edgekd table merge"),
+    (duplicate, ", line 8: attempt 1 at conv_2d"),
+    (
+        changed(ROW, lambda e: e.update(samples_ns=[1, -2, 3])),
+        ", line 2: samples_ns holds something else than integers",
+    ),
+    (changed(ROW, lambda e: e.update(samples_ns=[10**16] * 3)), ", line 2: samples_ns holds something else"),
+    (changed(ROW, lambda e: e.update(temperatures_c=[1e300])), ", line 2: temperatures_c holds a number that is not"),
+    (said(ROW, "41.5", "NaN"), ", line 2: no JSON (NaN is no number)"),
+    (said(CAL, ":0.9", ":-Infinity"), ", line 6: no JSON (-Infinity is no number)"),
+    (said(CAL, ":0.9", ":1e999"), ", line 6: scale holds a number that is not finite or absurdly large: inf"),
+    (said(NET, '"op_keys":[', '"op_keys":' + "[" * 100_000), ", line 5: no JSON (maximum recursion depth exceeded"),
+    (changed(1, lambda e: e.update(version=99)), ", line 1: version 99 is not 1 to 3, those that this edgekd reads"),
+    (changed(NET, lambda e: e.update(type="layer")), ", line 5: unknown entry type 'layer'"),
+    (lambda path: path.write_bytes(b"\x80\x04\x95\n"), ", line 1: no JSON"),
 ]
 
 
@@ -179,8 +182,8 @@ def test_check_refuses_with_file_line_and_reason(refuses: Says, damage: Callable
     damage(path)
     before = path.read_bytes() if path.exists() else None
     for command in (["check", "a.jsonl"], ["show", "a.jsonl"], ["diff", "b.jsonl", "a.jsonl"]):
-        assert f"edgekd: a.jsonl, {reason}" in refuses(*command)
-    assert f"edgekd: a.jsonl, {reason}" in refuses("merge", "out.jsonl", "b.jsonl", "a.jsonl")
+        assert f"edgekd: a.jsonl{reason}" in refuses(*command)
+    assert f"edgekd: a.jsonl{reason}" in refuses("merge", "out.jsonl", "b.jsonl", "a.jsonl")
     assert (path.read_bytes() if path.exists() else None) == before
     assert not Path("out.jsonl").exists()
 

@@ -72,8 +72,8 @@ def test_an_operator_without_relatives_is_an_error_with_the_command_that_measure
 ) -> None:
     """Nothing is counted as 0 ms: the message names operator, device and file."""
     holed = replace(table, rows={key: row for key, row in table.rows.items() if not key.startswith("conv_2d;int8")})
-    with pytest.raises(OpNotInTable, match=f"edgekd profile --device bench --model {model.path}"):
-        predict_model(holed, model, "bench")
+    with pytest.raises(OpNotInTable, match=f"edgekd profile --device bench --table t --model {model.path}"):
+        predict_model(holed, model, "--device bench --table t")
 
 
 def test_an_operator_that_no_model_can_be_made_of_is_told_as_such(table: LatencyTable) -> None:
@@ -213,7 +213,7 @@ def test_a_rough_table_is_found_by_the_flag_that_made_it(
     assert cli.run(words) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{quick} is there: predict from it with --quick" in error
-    assert f"edgekd profile --device bench --model {model.path}" in error
+    assert f"--device bench --table tables/bench-mnasnet-28-narrow.jsonl --model {model.path}" in error
     assert cli.run([*words, "--quick"]) == 0
     assert f"{model.path}: " in capsys.readouterr().out
 
@@ -267,7 +267,7 @@ def test_the_command_refuses_with_one_line(
     cases = [
         (["--device", "rpi4", "--table", str(table_file)], "'bench' / 'rpi4'"),
         (["--device", "bench"], "tables/bench-mnasnet-28-narrow.jsonl"),
-        (["--device", "bench", "--table", str(tmp_path / "empty.jsonl")], "edgekd profile --device bench --model"),
+        (["--device", "bench", "--table", str(tmp_path / "empty.jsonl")], "edgekd profile --device bench --table"),
     ]
     for words, reason in cases:
         assert cli.run(["predict", str(model.path), *words]) == 2

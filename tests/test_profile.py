@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import ClassVar, Self
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from small_run import own_device
-from synthetic import KEY, NARROW, measurement, random_archs, synthetic_ns, tiny_space
+from synthetic import KEY, NARROW, every_arch, measurement, random_archs, synthetic_ns, tiny_space
 
 from device_agents.errors import UnknownDevice
 from edgekd import profile as profile_module
@@ -206,11 +207,17 @@ def test_what_cannot_be_measured_alone_does_not_keep_the_rest_from_it(
 
 def test_whole_models_calibrate_a_table(fake_bench: type[FakeBench], request_: ProfileRequest, tmp_path: Path) -> None:
     """Where the user's own files are measured whole, and there are enough of them, the fit is theirs."""
+    distinct = dict.fromkeys(random_model(graph_in(graph_of(SPACE, arch), "float32")) for arch in every_arch(SPACE))
     files = []
-    for number, arch in enumerate(random_archs(SPACE, MIN_NETWORKS, seed=4)):
+    for number, content in enumerate(itertools.islice(distinct, MIN_NETWORKS)):
         path = tmp_path / f"model{number}.tflite"
-        path.write_bytes(random_model(graph_in(graph_of(SPACE, arch), "float32")))
+        path.write_bytes(content)
         files.append(read_model(path))
+    assert len(files) == MIN_NETWORKS
+    copy = tmp_path / "copy.tflite"
+    copy.write_bytes(files[0].content)
+    quietly(request_, Order.for_models([*files[:-1], read_model(copy)], whole=True))  # a copy is no eighth network
+    assert load_table(request_.table_path).calibrations == {}
     quietly(request_, Order.for_models(files[:-1], whole=True))
     assert load_table(request_.table_path).calibrations == {}
     quietly(request_, Order.for_models(files, whole=True))

@@ -13,6 +13,7 @@ from synthetic import CALIBRATION, conv, measurement, synthetic_ns, table_of
 from latency_tables.builder import FIXED_COST_OPS
 from latency_tables.calibrate import uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
+from latency_tables.estimate import Estimate, Estimator
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.predictor import Predictor
 from latency_tables.reach import OTHER_KINDS_ERROR, Extent, Reach
@@ -91,6 +92,31 @@ def test_an_operator_without_a_row_is_estimated_where_that_is_asked_for(gone: Op
         Predictor(replace(TABLE, rows={}), "float32", with_estimates=True).predict([gone])
 
 
+def test_a_calibration_that_networks_came_after_is_not_believed() -> None:
+    """A build that was killed leaves networks that the fit does not know: the interval is that of no calibration."""
+    keys = tuple(op.key for op in FLOATS[:4])
+    networks = {f"network:{n}": Network(f"network:{n}", "float32", keys, measurement(f"network:{n}")) for n in range(9)}
+    fit = replace(CALIBRATION, networks=9.0)
+    known = replace(TABLE, networks=networks, calibrations={"float32": fit})
+    outdated = replace(known, calibrations={"float32": replace(fit, networks=8.0)})
+    assert not Predictor(known, "float32").is_outdated
+    assert Predictor(outdated, "float32").is_outdated
+    assert not Predictor(TABLE, "float32").is_outdated
+    prediction = Predictor(outdated, "float32").predict(FLOATS[:4])
+    assert prediction.high_ms > 1.2 * prediction.total_ms
+
+
+def test_an_estimate_that_tells_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the interval would reach 0 the operator to blame is named instead, as if it could not be estimated."""
+    gone = FLOATS[5]
+    holed = replace(TABLE, rows={key: row for key, row in TABLE.rows.items() if key != gone.key})
+    predictor = Predictor(holed, "float32", with_estimates=True)
+    monkeypatch.setattr(Estimator, "estimate", lambda self, op: Estimate(1.0, 1.5, "fitted"))
+    with pytest.raises(OpNotInTable) as caught:
+        predictor.predict([FLOATS[0], gone])
+    assert caught.value.op_key == gone.key
+
+
 def test_without_a_calibration_sums_are_plain_where_estimates_are_allowed() -> None:
     """A search insists on a calibrated table; a look at one file may do with physics, and says so by its interval."""
     bare = replace(TABLE, calibrations={})
@@ -125,7 +151,12 @@ CALIBRATED_ON = {
     for name, ops in {f"network:{n}": FLOATS[n : n + 10] for n in range(10)}.items()
 }
 KNOWN = table_of([*FLOATS, *DEPTHWISE, *HUGE])
-REACHING = replace(KNOWN, rows=KNOWN.rows | {op.key: measurement(op.key, 100) for op in SMALL}, networks=CALIBRATED_ON)
+REACHING = replace(
+    KNOWN,
+    rows=KNOWN.rows | {op.key: measurement(op.key, 100) for op in SMALL},
+    networks=CALIBRATED_ON,
+    calibrations=dict.fromkeys(DTYPES, replace(CALIBRATION, networks=float(len(CALIBRATED_ON)))),
+)
 
 
 def margin_of(ops: list[OpSpec]) -> float:

@@ -328,8 +328,8 @@ def test_a_wrong_csv_is_refused_with_its_line(file: Path, text: str, reason: str
 @pytest.mark.parametrize("form", sorted(READERS))
 def test_a_file_that_is_not_there_or_no_text_is_refused(file: Path, form: str) -> None:
     """A missing file, a folder, and bytes that are no UTF-8, with the line of the first."""
-    refused(file, form, "line 1: No such file")
-    refused(file.parent, form, "line 1: Is a directory")
+    refused(file, form, "cannot be read: No such file")
+    refused(file.parent, form, "cannot be read: Is a directory")
     file.write_bytes(b"a\nb\xff")
     refused(file, form, "line 2: a byte is not of UTF-8")
     with file.open("wb") as large:

@@ -15,7 +15,10 @@ import numpy.typing as npt
 from edgekd.graph.ir import CONSTANT, INPUT, FloatArray, Graph, output_names
 from latency_tables.op_spec import OpSpec
 
-_MIN_RANGE = 1e-6  # a tensor that is constant on the calibration images still needs a positive scale
+_MIN_RANGE = 1e-6  # weights that are all zero still need a positive scale
+# A tensor that was as good as dead on the calibration images: XNNPACK refuses a model in which an output's scale is
+# below 1/256 of the product of its input's and weights'.
+_MIN_ACTIVATION_RANGE = 0.02
 
 Ranges = Mapping[str, tuple[float, float]]  # node name (or "input") → smallest and largest value seen
 
@@ -32,7 +35,7 @@ class QParams:
 def activation_qparams(low: float, high: float) -> QParams:
     """Spread int8's 256 codes over [low, high], widened to hold 0 exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = max(high - low, _MIN_RANGE) / 255.0
+    scale = max(high - low, _MIN_ACTIVATION_RANGE) / 255.0
     zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
     return QParams(np.array([scale], np.float32), zero_point)
 

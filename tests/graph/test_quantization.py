@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +12,9 @@ from hypothesis.extra import numpy as arrays
 from synthetic import NARROW
 
 from edgekd.graph.ir import INPUT, int8_graph
-from edgekd.graph.micro import plausible_ranges
+from edgekd.graph.micro import plausible_ranges, random_parameters
 from edgekd.graph.quantization import activation_qparams, quantize_weights, tensor_qparams
+from edgekd.graph.tflite_writer import write_tflite
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 
@@ -21,6 +24,21 @@ weights = arrays.arrays(
     arrays.array_shapes(min_dims=2, max_dims=4, max_side=5),
     elements=st.floats(-1000, 1000, width=32),
 )
+
+
+def test_a_tensor_that_is_dead_on_the_calibration_images_still_runs() -> None:
+    """A squeeze whose activations were all zero: its scale is not so fine that the runtime refuses the model."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    squeezed = graph_of(NARROW, Arch(NARROW.name, tuple(replace(b, se_ratio=0.25) for b in NARROW.reference().blocks)))
+    graph = int8_graph(squeezed)
+    ranges = dict(plausible_ranges(graph))
+    dead = [node.name for node in graph.nodes if node.name.endswith("se.reduce")]
+    ranges |= dict.fromkeys(dead, (0.0, 0.0))
+    interpreter = Interpreter(model_content=write_tflite(graph, random_parameters(graph), ranges), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    assert dead
 
 
 @given(bounds, bounds)

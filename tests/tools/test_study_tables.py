@@ -205,9 +205,10 @@ def test_half_of_the_networks_and_operators_are_enough(networks: list[Any], is_e
 # --- estimates --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # fits the surfaces of hundreds of rows
 def test_hidden_rows_are_estimated_as_a_prediction_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row alone is estimated without what a calibration would add to a network, and never from itself."""
-    table = table_for(SPACES["tiny-28"])
+    table = table_for(SPACES["mnasnet-28-narrow"])  # tiny-28 has too few rows to tell one from the others
     table.rows |= {op.key: measurement(op.key, CALL_NS) for op in FIXED_COST_OPS.values()}
     pairs = study._hidden(table, "float32", 0)
     assert pairs

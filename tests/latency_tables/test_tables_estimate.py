@@ -16,6 +16,8 @@ from latency_tables.estimate import Estimator
 from latency_tables.features import family_of, kin_of, output_shapes, sizes_of
 from latency_tables.op_spec import OpSpec, TensorSpec
 
+pytestmark = pytest.mark.slow  # fits surfaces to hundreds of rows, again and again
+
 WIDTHS = (8, 16, 24, 40, 80, 112, 192, 320)
 SIDES = (3, 6, 12, 24, 48)
 TILE = 16  # channels that a kernel of the tests' world computes at once

@@ -21,6 +21,8 @@ from edgekd.spaces.space import Space
 from latency_tables.errors import OpNotInTable
 from latency_tables.op_spec import DTYPES
 
+pytestmark = pytest.mark.slow  # thousands of architectures of every space, one by one
+
 KNOWN = {space.name: space for space in (*SPACES.values(), tiny_space(3))}
 TINY = SPACES["tiny-28"]
 DECISIONS = len(TINY.decision_sizes)

@@ -36,6 +36,8 @@ from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Prediction
 from latency_tables.store import load_table
 
+pytestmark = pytest.mark.slow  # runs the whole tool on made-up devices
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 with pytest.MonkeyPatch.context() as patch:

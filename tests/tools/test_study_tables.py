@@ -24,6 +24,8 @@ from latency_tables.builder import FIXED_COST_OPS
 from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
 
+pytestmark = pytest.mark.slow  # runs the whole tool on made-up devices
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 with pytest.MonkeyPatch.context() as patch:
@@ -205,7 +207,6 @@ def test_half_of_the_networks_and_operators_are_enough(networks: list[Any], is_e
 # --- estimates --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # fits the surfaces of hundreds of rows
 def test_hidden_rows_are_estimated_as_a_prediction_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row alone is estimated without what a calibration would add to a network, and never from itself."""
     table = table_for(SPACES["mnasnet-28-narrow"])  # tiny-28 has too few rows to tell one from the others

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd import __version__, cli_devices, cli_measure, cli_predict, cli_tables
+from edgekd import __version__, cli_devices, cli_measure, cli_predict, cli_report, cli_search, cli_spaces, cli_tables
 from edgekd.cli_output import print_result
-from edgekd.errors import EdgekdError, MissingExtra, UsageError
+from edgekd.errors import EdgekdError, MissingExtra
 
 Command = Callable[[argparse.Namespace], None]
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -50,13 +50,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 # by module: its package, and the extra that brings it
-_EXTRAS = {"torch": ("torch", "train"), "safetensors": ("safetensors", "train"), "yaml": ("PyYAML", "formats")}
+_EXTRAS = {
+    "torch": ("torch", "train"),
+    "safetensors": ("safetensors", "train"),
+    "PIL": ("Pillow", "train"),
+    "yaml": ("PyYAML", "formats"),
+    "ray": ("ray", "ray"),
+    "optuna": ("optuna", "engines"),
+    "matplotlib": ("matplotlib", "plots"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "datasets": ("datasets", "datasets"),
+    "torchvision": ("torchvision", "torchvision"),
+    "lightning_fabric": ("lightning-fabric", "gpu"),
+}
 
 
 def _missing_extra(error: Exception) -> MissingExtra | None:
     """Say which extra to install, where an import failed for want of one."""
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        return MissingExtra(*_EXTRAS[error.name])
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in _EXTRAS:
+        return MissingExtra(*_EXTRAS[package])
     return None
 
 
@@ -95,9 +108,8 @@ def parser() -> argparse.ArgumentParser:
     _add_device_and_space(predict)
     cli_predict.add_predict(predict)
 
-    search = _add(commands, "search", _search, "search the best student under a latency target")
-    _add_device_and_space(search)
-    _add_search_options(search)
+    search = _add(commands, "search", cli_search.search, "search the best student under a latency target")
+    cli_search.add_options(search)
 
     for name in ("distil", "distill"):
         distil = _add(commands, name, _distil, "train the winner of a search with its teacher")
@@ -109,8 +121,8 @@ def parser() -> argparse.ArgumentParser:
     cli_measure.add_bench(bench)
     cli_devices.register(commands)
     cli_tables.register(commands)
-    report = _add(commands, "report", _report, "write a run's report.html and print its final table")
-    report.add_argument("run", type=Path, help="run folder with a manifest.json")
+    cli_spaces.register(commands)
+    cli_report.register(commands)
     _add_data(commands)
     return root
 
@@ -124,30 +136,16 @@ def _add(commands: Any, name: str, command: Command, text: str) -> argparse.Argu
 
 def _add_device_and_space(target: argparse.ArgumentParser) -> None:
     cli_measure.add_device(target)
-    target.add_argument("--space", default="mnasnet-28-narrow", help="search space")
-
-
-def _add_search_options(target: argparse.ArgumentParser) -> None:
-    target.add_argument("--target-ms", default="auto", help="latency target in ms, or auto: half of the reference's")
-    target.add_argument("--target-dtype", default="int8", help="dtype that will ship: int8 or float32")
-    target.add_argument("--teacher", default="embedded", help="embedded, or a .safetensors file")
-    target.add_argument("--data", default="embedded", help="embedded, or an .npz file")
-    target.add_argument("--table", help="latency table (default: tables/DEVICE-SPACE.jsonl, as profile writes it)")
-    target.add_argument("--engine", default="akd", help="akd or random")
-    target.add_argument("--reward", default="absolute", help="soft, hard or absolute")
-    target.add_argument("--budget", type=int, default=100, help="distinct architectures to evaluate")
-    target.add_argument("--method", default="kd", help="distillation method of the final training: kd, dist or none")
-    target.add_argument("--epochs", type=int, default=12, help="epochs of the final training")
-    target.add_argument("--seed", type=int, default=0)
-    target.add_argument("--workers", type=int, default=2, help="processes that rate candidates")
-    target.add_argument("--out", type=Path, help="run folder (default: under runs/, the one of these settings)")
+    target.add_argument("--space", default="mnasnet-28-narrow", help=cli_search.SPACE_HELP)
 
 
 def _add_data(commands: Any) -> None:
     data = commands.add_parser("data", help="work with data sets")
     actions = data.add_subparsers(metavar="ACTION", required=True)
     export = _add(actions, "export", _data_export, "write a split as an artifact's input expects it, with labels")
-    export.add_argument("source", help="embedded, or an .npz file of three splits")
+    export.add_argument("source", help="embedded, an .npz file of three splits, or another source of --data")
+    export.add_argument("--resolution", type=int, default=0, metavar="PIXELS", help="of pictures of any size, square")
+    export.add_argument("--channels", type=int, choices=(1, 3), default=3, help="of pictures")
     export.add_argument("--split", default="test", help="train, validation or test")
     export.add_argument("file", type=Path, metavar="FILE.npz")
 
@@ -168,49 +166,6 @@ def _run(options: argparse.Namespace) -> None:
     with locked(run.folder), _progress() as progress:
         run_all(run, progress)
     _print_outcome(run.folder, options.format)
-
-
-def _search(options: argparse.Namespace) -> None:
-    from edgekd.files import locked
-    from edgekd.pipeline import check_settings, latency_from_table, search_run
-    from edgekd.runs import find_or_open_run
-
-    settings = _search_settings(options)
-    check_settings(settings, measures=False)
-    latency_from_table(settings, Path(settings.table))  # before a run folder is begun with a target that cannot be met
-    run = find_or_open_run(options.out, settings)
-    with locked(run.folder), _progress() as progress:
-        progress.stage("search")
-        search_run(run, progress)
-    chosen = run.read_json("winner.json", "edgekd search")
-    dtype = chosen["target_dtype"]
-    text = [
-        f"{run.folder}: {chosen['arch']}",
-        f"  {chosen['predicted_ms'][dtype]:.4g} ms predicted ({dtype}, target {chosen['target_ms']:.4g} ms), "
-        f"proxy accuracy {100 * chosen['proxy_accuracy']:.1f} %",
-        *(f"  ! not measured on this device: {n} rows of the table are {s}" for s, n in chosen["unmeasured"].items()),
-    ]
-    print_result({"run": str(run.folder), **chosen}, text, options.format)
-
-
-_TOP_SETTINGS = ("device", "device_engine", "serial", "space", "data", "teacher", "seed")
-
-
-def _search_settings(options: argparse.Namespace) -> Any:
-    from edgekd.config import settings_from
-
-    target = options.target_ms
-    search = {
-        "target_ms": target if target == "auto" else _number(target, "--target-ms"),
-        **{name: getattr(options, name) for name in ("engine", "budget", "target_dtype", "reward", "workers")},
-    }
-    content = {
-        **{name: getattr(options, name) for name in _TOP_SETTINGS},
-        "table": options.table or str(cli_measure.default_table(options)),
-        "search": search,
-        "distil": {"method": options.method, "epochs": options.epochs},
-    }
-    return settings_from(content, "command line")
 
 
 def _distil(options: argparse.Namespace) -> None:
@@ -239,30 +194,17 @@ def _export(options: argparse.Namespace) -> None:
     _print_outcome(run.folder, options.format)
 
 
-def _report(options: argparse.Namespace) -> None:
-    from edgekd.pipeline import report_run
-    from edgekd.runs import load_run
-
-    with _progress() as progress:
-        report_run(load_run(options.run), progress)
-    _print_outcome(options.run, options.format)
-
-
 def _data_export(options: argparse.Namespace) -> None:
-    from edgekd.data.dataset import load, write_split
+    from edgekd.data.dataset import write_split
+    from edgekd.data.loading import load_data
+    from edgekd.data.pictures import Wanted
 
-    data = load(options.source)
+    size = options.resolution
+    data = load_data(options.source, Wanted((size, size, options.channels) if size > 0 else None))
     split = data.split(options.split)
     write_split(options.file, data, split)
     result = {"file": str(options.file), "images": len(split), "classes": data.classes}
     print_result(result, [f"{options.file}: {len(split)} images, x float32 (N, H, W, C), y int64 (N,)"], options.format)
-
-
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UsageError(f"{option} is {text!r}; it must be a number or auto") from error
 
 
 def _progress() -> Any:

@@ -87,11 +87,13 @@ def connection_of(options: argparse.Namespace) -> ConnectOptions:
 
 
 def default_table(options: argparse.Namespace) -> Path:
-    """Say where the table of a device and a space lies unless the user says."""
+    """Say where the table of a device and a space lies unless the user says; a user's space is told with its hash."""
+    from edgekd.spaces.mnasnet import space_named
+
     name = "".join(char if char.isalnum() or char in "._-" else "-" for char in options.device)
     engine = f"-{options.device_engine}" if options.device_engine else ""
     quick = "-quick" if getattr(options, "quick", False) else ""  # which a full profile must not build on
-    return Path("tables") / f"{name}{engine}-{options.space}{quick}.jsonl"
+    return Path("tables") / f"{name}{engine}-{space_named(options.space).name}{quick}.jsonl"
 
 
 def profile(options: argparse.Namespace) -> None:

@@ -18,7 +18,12 @@ from edgekd.errors import ConfigError, suggest
 from latency_tables.op_spec import DTYPES
 
 AUTO = "auto"
+NO_TEACHER = "none"  # as the teacher: candidates and the student learn from labels alone
+MEASURES = ("final", "top-k", "all", "never")
+MOST_PIXELS = 4096  # a side of what a candidate sees, as of what a space takes
 _TOO_LARGE = 1 << 63  # torch's seeds end there, and everything else long before
+_MOST_THREADS = 1024  # torch and OpenMP end the process where they cannot have as many as they are told
+_MOST_MS = 1e9  # eleven days; a study's file holds no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +31,22 @@ class SearchSettings:
     """[search]: how many candidates, by which engine, under which target."""
 
     engine: str = "akd"
-    budget: int = 100  # distinct architectures
+    budget: int = 100  # distinct architectures, over all targets; may be raised later
+    budget_epochs: int = 0  # of training, over all targets; 0 is no limit
     batch: int = 10  # proposals between two updates of the engine
-    target_ms: float | str = AUTO  # "auto": half of the reference architecture's predicted latency
+    target_ms: float | str | tuple[float, ...] = AUTO  # or several; "auto": half of the reference's predicted latency
     target_dtype: str = "int8"  # of the table, the reward and the final check: the dtype that will ship
     reward: str = "absolute"
+    reward_weight: float = 0.0  # of latency: the exponent of soft and hard, the factor of absolute; 0 is the form's own
     baseline: str = "random"  # a second search of the same budget for the report; "none" leaves it out
-    workers: int = 2
+    workers: int = 1  # that rate candidates; 1 is this process itself, more need Ray
+    ray_address: str = ""  # of a Ray cluster; "" is this machine alone
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0  # a share of one is allowed
+    measure: str = "final"  # on the device: the finished files, the top-k by the table, all candidates, or never
+    measure_top: int = 5  # how many top-k measures
+    warm_start: str = ""  # a run folder whose evaluations are taken over
+    tensorboard: bool = False  # write scalars for TensorBoard into the run folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +54,14 @@ class ProxySettings:
     """[proxy]: the short training by which a candidate is rated."""
 
     method: str = "kd"
-    images: int = 800
+    weights: str = ""  # of the method's parts, as in "kd=0.5,dist=2": multiples of the published ones
+    images: float = 800.0  # class-balanced, of the training split: a number of them, or a share of up to 1
     epochs: int = 1
     batch_size: int = 16
     learning_rate: float = 0.03
+    resolution: int = 0  # pixels that the candidate sees; 0 is the space's own
+    threads: int = 1  # of torch, a candidate
+    stop_share: float = 0.0  # of earlier candidates that one must not fall behind at a third of its epochs; 0 is off
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +89,20 @@ class Settings:
     device: str = "host"
     device_engine: str = ""  # what runs models there: python, native, benchmark_model, …; "" is the device's own
     serial: str = ""  # of the device, where several of its kind are attached
-    space: str = "mnasnet-28-narrow"
+    space: str = "mnasnet-28-narrow"  # or a .toml file
     data: str = "embedded"
-    teacher: str = "embedded"
+    teacher: str = "embedded"  # or a file; "none" searches and trains without
     table: str = ""  # a table file to use and complete; "" keeps one in the run folder
     seed: int = 0
     search: SearchSettings = field(default_factory=SearchSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     distil: DistilSettings = field(default_factory=DistilSettings)
     quantize: QuantizeSettings = field(default_factory=QuantizeSettings)
+
+    @property
+    def has_teacher(self) -> bool:
+        """Tell whether anybody teaches."""
+        return self.teacher != NO_TEACHER
 
     def as_dict(self) -> dict[str, Any]:
         """Give the nested plain form, as `settings_from` reads it."""
@@ -111,7 +134,13 @@ def settings_from(content: dict[str, Any], where: str) -> Settings:
     """
     settings = _build(Settings, content, where, "")
     _check(settings, where)
-    return settings
+    return settings if settings.has_teacher else _without_teacher(settings)
+
+
+def _without_teacher(settings: Settings) -> Settings:
+    """Let nothing be learnt from a teacher that is not there: a search is conventional then."""
+    proxy = dataclasses.replace(settings.proxy, method="none", weights="")
+    return dataclasses.replace(settings, proxy=proxy, distil=dataclasses.replace(settings.distil, method="none"))
 
 
 S = typing.TypeVar("S")
@@ -134,32 +163,69 @@ def _build(kind: type[S], content: dict[str, Any], where: str, prefix: str) -> S
 
 def _typed(value: object, hint: Any, where: str) -> object:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE:
+    plain = tuple(kind for kind in kinds if isinstance(kind, type))
+    if isinstance(value, list | tuple) and len(plain) < len(kinds):  # the one other hint here is tuple[float, ...]
+        return tuple(_typed(item, float, f"{where}[{i}]") for i, item in enumerate(value))
+    if float in plain and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE:
         return float(value)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise ConfigError(f"{where} is {value!r}; it must be of type {names}")
+    if (isinstance(value, bool) and bool not in plain) or not isinstance(value, plain):
+        names = [kind.__name__ for kind in plain] + ["list"] * (len(kinds) - len(plain))
+        raise ConfigError(f"{where} is {value!r}; it must be of type {' or '.join(names)}")
     return value
 
 
 def _check(settings: Settings, where: str) -> None:
     search = settings.search
-    if search.target_dtype not in DTYPES:
-        raise ConfigError(
-            f"{where}: search.target_dtype {search.target_dtype!r}: {suggest(search.target_dtype, DTYPES)}"
-        )
-    if isinstance(search.target_ms, str) and search.target_ms != AUTO:
-        raise ConfigError(f"{where}: search.target_ms is {search.target_ms!r}; it must be a number of ms, or {AUTO!r}")
-    if not isinstance(search.target_ms, str) and not 0 < search.target_ms < math.inf:
-        raise ConfigError(f"{where}: search.target_ms is {search.target_ms}; it must be above 0")
+    for name, value, known in (
+        ("target_dtype", search.target_dtype, DTYPES),
+        ("measure", search.measure, MEASURES),
+    ):
+        if value not in known:
+            raise ConfigError(f"{where}: search.{name} {value!r}: {suggest(value, known)}")
+    _check_target(search.target_ms, where)
     for section in (settings, search, settings.proxy, settings.distil, settings.quantize):
         for item in dataclasses.fields(section):
             _check_number(getattr(section, item.name), item.name, where)
+    for name, count, most in (
+        ("proxy.resolution", settings.proxy.resolution, MOST_PIXELS),
+        ("proxy.threads", settings.proxy.threads, _MOST_THREADS),
+        ("distil.threads", settings.distil.threads, _MOST_THREADS),
+    ):
+        if count > most:
+            raise ConfigError(f"{where}: {name} is {count}; it must be at most {most}")
+    if not settings.proxy.stop_share < 1:
+        raise ConfigError(f"{where}: proxy.stop_share is {settings.proxy.stop_share}; it must be below 1")
+
+
+def _check_target(target_ms: float | str | tuple[float, ...], where: str) -> None:
+    if isinstance(target_ms, str):
+        if target_ms != AUTO:
+            raise ConfigError(
+                f"{where}: search.target_ms is {target_ms!r}; it must be a number of ms, a list of them, or {AUTO!r}"
+            )
+        return
+    targets = target_ms if isinstance(target_ms, tuple) else (target_ms,)
+    wrong = next((target for target in targets if not 0 < target <= _MOST_MS), None)
+    if wrong is not None:
+        raise ConfigError(f"{where}: search.target_ms is {wrong}; it must be above 0 and at most {_MOST_MS:g}")
+    if not targets or len(set(targets)) < len(targets):
+        raise ConfigError(f"{where}: search.target_ms is {list(targets)}; give each target once, and at least one")
+
+
+_FROM_0 = {"seed", "budget_epochs", "resolution", "gpus_per_worker", "stop_share"}
+_SIGNED = {"reward_weight"}
 
 
 def _check_number(value: object, name: str, where: str) -> None:
-    least = 0 if name == "seed" else 1
-    if isinstance(value, int) and not least <= value < _TOO_LARGE:
+    least = 0 if name in _FROM_0 else 1
+    if isinstance(value, int) and not isinstance(value, bool) and not least <= value < _TOO_LARGE:
         raise ConfigError(f"{where}: {name} is {value}; it must be at least {least} and below 2⁶³")
-    if isinstance(value, float) and not 0 < value < math.inf:
-        raise ConfigError(f"{where}: {name} is {value}; it must be above 0 and finite")
+    if not isinstance(value, float):
+        return
+    if name in _SIGNED:
+        if not math.isfinite(value):
+            raise ConfigError(f"{where}: {name} is {value}; it must be finite")
+    elif not 0 <= value < math.inf or (value == 0 and name not in _FROM_0):
+        raise ConfigError(
+            f"{where}: {name} is {value}; it must be {'at least' if name in _FROM_0 else 'above'} 0 and finite"
+        )

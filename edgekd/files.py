@@ -23,20 +23,23 @@ class CannotWrite(EdgekdError):
         super().__init__(f"cannot write {path}: {error.strerror or error}; what was there before is unchanged")
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str | Iterator[bytes]) -> None:
     """Write beside, fsync, rename: at every moment the path holds the old content or the new.
+
+    What is too large for memory is given as an iterator of its parts.
 
     Raises:
         CannotWrite: the disk is full, the folder is missing or not writable.
 
     """
     data = content.encode() if isinstance(content, str) else content
+    parts = iter([data]) if isinstance(data, bytes) else data
     temporary = path
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())

@@ -17,7 +17,7 @@ from edgekd.errors import DataError
 from edgekd.graph.ir import graph_in, int8_graph
 from edgekd.graph.micro import random_model
 from edgekd.graph.model_file import ModelFile, model_of_op
-from edgekd.spaces.arch import Arch
+from edgekd.spaces.arch import MAX_LAYERS, Arch
 from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.space import Space
 from latency_tables.builder import (
@@ -82,7 +82,9 @@ class Order:
 
         archs = calibration_archs(space, networks)
         specs = {_network_spec(space, arch, dtype): maker(arch, dtype) for arch in archs for dtype in dtypes}
-        return Order((*all_ops(space, dtypes), *(FIXED_COST_OPS[dtype] for dtype in dtypes)), specs)
+        ops = (*all_ops(space, dtypes), *(FIXED_COST_OPS[dtype] for dtype in dtypes))
+        in_networks = (op for spec in specs for op in spec.ops)  # more than the space's own where that is very small
+        return Order(tuple(dict.fromkeys([*ops, *in_networks])), specs)
 
     @staticmethod
     def for_models(models: Sequence[ModelFile], *, whole: bool = False) -> Order:
@@ -167,17 +169,31 @@ def calibration_archs(space: Space, count: int = CALIBRATION_NETWORKS) -> list[A
     """Choose so many architectures to calibrate on, always the same: the reference, and random ones, uniform to light.
 
     A search under a target ends among the fast architectures, which uniform sampling hardly ever shows; a fit without
-    them would have to extrapolate just where it counts.
+    them would have to extrapolate just where it counts. A space of fewer architectures lends its layers to deeper ones.
     """
     rng = random.Random(_CALIBRATION_SEED)  # noqa: S311 - a choice of networks, not a secret
+    light = space.lightest
     archs = {space.reference(): None}
     for _ in range(10 * count):  # a space of few architectures runs out of distinct ones
         if len(archs) == count:
             break
         lightness = _MAX_LIGHTNESS * len(archs) / count
-        pairs = zip(space.decision_sizes, space.lightest, strict=True)
-        archs[space.arch([light if rng.random() < lightness else rng.randrange(n) for n, light in pairs])] = None
+        pairs = zip(space.decision_sizes, light, strict=True)
+        archs[space.arch([least if rng.random() < lightness else rng.randrange(n) for n, least in pairs])] = None
+    for deeper in _deeper(list(archs)):
+        if len(archs) >= count:
+            break
+        archs[deeper] = None
     return list(archs)
+
+
+def _deeper(archs: Sequence[Arch]) -> Iterator[Arch]:
+    """Give all architectures with one layer more in each block, then with two, and so on."""
+    for more in range(1, MAX_LAYERS):
+        for arch in archs:
+            blocks = tuple(replace(block, layers=block.layers + more) for block in arch.blocks)
+            if max(block.layers for block in blocks) <= MAX_LAYERS:
+                yield Arch(arch.space, blocks)
 
 
 def _network_spec(space: Space, arch: Arch, dtype: str) -> NetworkSpec:

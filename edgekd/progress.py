@@ -1,11 +1,38 @@
-"""How long work shows itself: the protocol that stages talk to, and a silent implementation for libraries and tests.
+"""How work shows itself: the protocol that stages talk to, and a silent implementation for libraries and tests.
 
 Drawing is cli_progress.py's; stages never print.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """One architecture that a search may show: a short name, what it takes, and how good it is."""
+
+    name: str
+    latency_ms: float
+    accuracy: float  # 0 to 1
+    reward: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a search stands after a sample."""
+
+    done: int  # samples that count for the budget
+    total: int
+    seconds_left: float | None  # None while nobody can tell
+    target_ms: float  # the one that is searched for now
+    dtype: str
+    newest: Best
+    best_reward: Best
+    best_under_target: Best | None
+    front: tuple[Best, ...]  # unbeaten on both counts, fastest first
+    failures: int = 0
 
 
 class Progress(Protocol):
@@ -17,6 +44,10 @@ class Progress(Protocol):
 
     def step(self, done: int, total: int, text: str = "") -> None:
         """`done` of `total` pieces of the stage are finished."""
+        ...
+
+    def standing(self, standing: Standing) -> None:
+        """A search has one sample more."""
         ...
 
     def note(self, text: str) -> None:
@@ -31,6 +62,9 @@ class Silent:
         """Ignore."""
 
     def step(self, done: int, total: int, text: str = "") -> None:
+        """Ignore."""
+
+    def standing(self, standing: Standing) -> None:
         """Ignore."""
 
     def note(self, text: str) -> None:

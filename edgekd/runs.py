@@ -2,8 +2,8 @@
 
     run.json             settings, versions and hashes: the run's identity
     table.jsonl          the latency table, unless the settings name another file
-    search.jsonl         one sample a line; random.jsonl is the baseline's
-    winner.json          the chosen architecture
+    search.jsonl         the study, one sample a line; random.jsonl is the baseline's
+    winner.json          the chosen architecture, and what was found for each target
     student.safetensors  the student's training, epoch by epoch; distil.jsonl its history
     artifacts/           student-float32.tflite, student-int8.tflite, student.onnx
     manifest.json        the results; report.html shows them
@@ -14,8 +14,11 @@ It reads and writes no tensors.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
+import math
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from edgekd import __version__
 from edgekd.config import Settings, settings_from
 from edgekd.errors import ConfigError, DataError, UsageError
 from edgekd.files import make_folder, write_atomic
+from edgekd.progress import Progress
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.mnasnet import space_named
 
@@ -66,7 +70,7 @@ class Run:
 
 
 def open_run(folder: Path, settings: Settings) -> Run:
-    """Begin a run, or go on with the one that lies there.
+    """Begin a run, or go on with the one that lies there: with other workers, say, or a larger budget.
 
     Raises:
         ConfigError: the folder holds a run of other settings; the message names the first difference.
@@ -76,23 +80,54 @@ def open_run(folder: Path, settings: Settings) -> Run:
     make_folder(folder)
     run = Run(folder, settings)
     path = folder / "run.json"
-    if path.exists():
-        found = load_run(folder).settings
-        difference = _first_difference(found.as_dict(), settings.as_dict())
-        if difference:
-            raise ConfigError(f"run {folder} was begun with {difference}; choose another folder or the same settings")
-    else:
+    if not path.exists():
         content = {"format": FORMAT, "version": VERSION, "settings": settings.as_dict(), "versions": versions()}
         run.write_json("run.json", content)
+        return run
+    found = load_run(folder).settings
+    difference = _first_difference(_fixed(found), _fixed(settings)) or _lowered(found, settings)
+    if difference:
+        raise ConfigError(f"run {folder} was begun with {difference}; choose another folder or the same settings")
+    if found != settings:
+        run.write_json("run.json", read_json_object(path) | {"settings": settings.as_dict()})
     return run
 
 
+# what may be another when a run is gone on with: none of its samples depends on it
+_FREE = ("workers", "ray_address", "cpus_per_worker", "measure_top", "tensorboard")
+_RAISED = ("budget", "budget_epochs")  # these may grow
+
+
+def _fixed(settings: Settings, free: Sequence[str] = (*_FREE, *_RAISED)) -> dict[str, Any]:
+    """Give the settings without those that may change; of some only whether, or in which of two ways."""
+    content = settings.as_dict()
+    search = {name: value for name, value in content["search"].items() if name not in free}
+    search["measure"] = "all" if settings.search.measure == "all" else "final"  # measured after the search, or never
+    search["gpus_per_worker"] = float(settings.search.gpus_per_worker > 0)  # a GPU's sums are not a CPU's
+    return content | {"search": search}
+
+
+def _lowered(found: Settings, wanted: Settings) -> str:
+    """Say which part of the budget was larger; 0 epochs are no limit."""
+    before, now = found.search, wanted.search
+    if now.budget < before.budget:
+        return f"search.budget {before.budget}, which can be raised, not {now.budget}"
+    if (now.budget_epochs or math.inf) < (before.budget_epochs or math.inf):
+        return f"search.budget_epochs {before.budget_epochs}, which can be raised, not {now.budget_epochs}"
+    return ""
+
+
 def find_or_open_run(folder: Path | None, settings: Settings, parent: Path = Path("runs")) -> Run:
-    """Open `folder`, or where none is given the run of these very settings under `parent`, or a new one there."""
+    """Open `folder`, or where none is given the run of these very settings under `parent`, or a new one there.
+
+    What no result depends on, such as the number of workers, may differ. Another budget is another run here: give the
+    folder to go on with one.
+    """
     if folder is not None:
         return open_run(folder, settings)
     for path in sorted(parent.glob("*/run.json")):
-        if _settings_in(path.parent) == settings:
+        found = _settings_in(path.parent)
+        if found is not None and _fixed(found, _FREE) == _fixed(settings, _FREE):
             return open_run(path.parent, settings)
     number = 1
     while (parent / str(number)).exists():
@@ -182,6 +217,28 @@ def read_winner(run: Run) -> Winner:
     return Winner(arch, target_ms, target_dtype)
 
 
+# what is made of a winner; a search that goes on may find another
+_OF_WINNER = ("student.safetensors", "distil.jsonl", "artifacts", "manifest.json", "report.html")
+
+
+def set_former_student_aside(run: Run, arch: str, progress: Progress) -> None:
+    """Move the student of another winner into a folder of its own, so that the new one can be distilled."""
+    try:
+        former = str(read_winner(run).arch)
+    except UsageError:
+        return  # there was no winner yet, or none that says whose the student is
+    made = [run.folder / name for name in _OF_WINNER if (run.folder / name).exists()]
+    if former == arch or not made:
+        return
+    name = f"former-{Arch.parse(former).arch_id}"
+    numbered = (run.folder / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    aside = next(folder for folder in numbered if not any((folder / path.name).exists() for path in made))
+    make_folder(aside)
+    for path in made:
+        path.rename(aside / path.name)
+    progress.note(f"the search found a better architecture than before; the former student is in {aside}")
+
+
 def _first_difference(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
     for name, value in wanted.items():
         if isinstance(value, dict):
@@ -189,5 +246,9 @@ def _first_difference(found: dict[str, Any], wanted: dict[str, Any], prefix: str
             if inner:
                 return inner
         elif found[name] != value:
-            return f"{prefix}{name} {found[name]!r}, not {value!r}"
+            return f"{prefix}{name} {_plain(found[name])!r}, not {_plain(value)!r}"
     return ""
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

@@ -139,6 +139,25 @@ def read_journal(path: Path) -> Contents:
     return _contents(path, read_bytes(path))
 
 
+def read_header(path: Path) -> Entry | None:
+    """Read the first line alone, without its checksum; None where there is no file, or no whole line in it yet.
+
+    Raises:
+        FileDamaged: it cannot be read.
+
+    """
+    try:
+        with path.open("rb") as file:
+            line = file.readline(MAX_LINE_BYTES + 2)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileDamaged(path, 0, error.strerror or str(error)) from error
+    if not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:
+        return None
+    return _parse(path, 1, line.rstrip(b"\n"), 0 if _is_sealed(line.rstrip(b"\n")) else None)
+
+
 def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
     """Read a file of at most so many bytes.
 
@@ -164,7 +183,10 @@ def read_object(line: bytes | str) -> Entry:
 
     """
     try:
-        entry = _DECODER.decode(line.decode() if isinstance(line, bytes) else line)
+        text = line.decode() if isinstance(line, bytes) else line
+        entry, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, 0)  # sooner done than decode
+        if end != len(text):
+            entry = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from error
     if not isinstance(entry, dict):

@@ -22,7 +22,7 @@ import pytest
 from synthetic import NARROW, measurement, synthetic_ns
 
 from edgekd.bench import Bench, DeviceChoice
-from edgekd.data import dataset
+from edgekd.data.loading import load_data
 from edgekd.graph.ir import graph_in
 from edgekd.profile import all_ops, calibration_archs
 from edgekd.spaces.layers import graph_of
@@ -34,7 +34,7 @@ from latency_tables.store import TableFile
 
 def write_data(path: Path, train: int = 600) -> Path:
     """Write the first images of the embedded splits, whose classes are mixed: some to train, 100 and 100 others."""
-    whole = dataset.load("embedded")
+    whole = load_data("embedded")
     arrays: dict[str, Any] = {}
     for name, count in {"train": train, "validation": 100, "test": 100}.items():
         arrays[f"{name}_images"] = whole.split(name).images[:count]
@@ -48,18 +48,20 @@ def write_teacher(path: Path, data_path: Path, epochs: int) -> Path:
     import torch
     from safetensors.torch import save_file
 
+    from edgekd.distill.lesson import Lesson
     from edgekd.distill.methods import method_named
-    from edgekd.distill.train import Lesson, Recipe, train
+    from edgekd.distill.recipe import sgd_recipe
+    from edgekd.distill.train import train
     from edgekd.distill.views import samples_of
     from edgekd.teachers import CifarResNet
 
-    data = dataset.load(str(data_path))
+    data = load_data(str(data_path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         network = CifarResNet("resnet8", 1, 10)
     if epochs:
         lesson = Lesson(samples_of(data, data.train), method_named("none"))
-        train(network, lesson, Recipe(epochs, batch_size=20, learning_rate=0.1))
+        train(network, lesson, sgd_recipe(epochs, batch_size=20, learning_rate=0.1))
     record = {"architecture": "resnet8", "classes": "10", "in_channels": "1", "input_shape": "[28, 28, 1]"}
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path, record)
     return path

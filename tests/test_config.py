@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.config import (
+    MEASURES,
     DistilSettings,
     ProxySettings,
     QuantizeSettings,
@@ -29,6 +30,8 @@ KEYS = [("", field.name) for field in dataclasses.fields(Settings)] + [
 
 positive = st.integers(1, 2**63 - 1)
 rates = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
+targets = st.floats(min_value=0, max_value=1e9, exclude_min=True)
+threads = st.integers(1, 1024)
 names = st.text(max_size=20)
 all_settings = st.builds(
     Settings,
@@ -42,18 +45,36 @@ all_settings = st.builds(
         SearchSettings,
         engine=names,
         budget=positive,
+        budget_epochs=st.integers(0, 2**63 - 1),
         batch=positive,
-        target_ms=st.just("auto") | rates,
+        target_ms=st.just("auto") | targets | st.lists(targets, min_size=1, max_size=3, unique=True).map(tuple),
         target_dtype=st.sampled_from(["float32", "int8"]),
         reward=names,
+        reward_weight=st.floats(allow_nan=False, allow_infinity=False),
         baseline=names,
         workers=positive,
+        ray_address=names,
+        cpus_per_worker=rates,
+        gpus_per_worker=st.just(0.0) | rates,
+        measure=st.sampled_from(MEASURES),
+        measure_top=positive,
+        warm_start=names,
+        tensorboard=st.booleans(),
     ),
     proxy=st.builds(
-        ProxySettings, method=names, images=positive, epochs=positive, batch_size=positive, learning_rate=rates
+        ProxySettings,
+        method=names,
+        weights=names,
+        images=rates,
+        epochs=positive,
+        batch_size=positive,
+        learning_rate=rates,
+        resolution=st.integers(0, 4096),
+        threads=threads,
+        stop_share=st.floats(0, 1, exclude_max=True),
     ),
     distil=st.builds(
-        DistilSettings, method=names, epochs=positive, batch_size=positive, learning_rate=rates, threads=positive
+        DistilSettings, method=names, epochs=positive, batch_size=positive, learning_rate=rates, threads=threads
     ),
     quantize=st.builds(QuantizeSettings, images=positive),
 )
@@ -99,12 +120,17 @@ def test_a_key_in_the_wrong_section_lists_what_that_section_knows() -> None:
     assert "known: images" in refused({"quantize": {"zzz": 1}})
 
 
+MAY_BE = {("search", "target_ms"): list, ("search", "tensorboard"): bool}
+
+
 @pytest.mark.parametrize(("section", "name"), KEYS)
 @pytest.mark.parametrize("value", [True, [1], {"a": 1}, None], ids=["bool", "list", "table", "null"])
 def test_a_value_of_a_wrong_type_is_refused(section: str, name: str, value: Any) -> None:
     """A boolean is no number, and a list or a table no value; the message names the key and what it must be."""
     if name in SECTIONS and isinstance(value, dict):
         return  # a section is a table: its unknown key is another test
+    if isinstance(value, MAY_BE.get((section, name), ())):
+        return  # what it may be is another test, too
     message = refused(content(section, name, value))
     assert name in message
     assert ("must be a section" if name in SECTIONS else "must be of type") in message
@@ -119,7 +145,8 @@ def test_a_value_of_a_wrong_type_is_refused(section: str, name: str, value: Any)
         ("search", "budget", "100"),
         ("search", "budget", 100.0),
         ("proxy", "learning_rate", "fast"),
-        ("search", "target_ms", [0.1]),
+        ("search", "tensorboard", 1),
+        ("search", "measure", 5),
     ],
 )
 def test_numbers_and_texts_are_not_exchanged(section: str, name: str, value: Any) -> None:
@@ -146,10 +173,27 @@ def test_a_whole_number_may_stand_for_a_fraction() -> None:
         ("search", "target_ms", -0.1, "above 0"),
         ("search", "target_ms", float("nan"), "above 0"),
         ("search", "target_ms", float("inf"), "above 0"),
+        ("search", "target_ms", 1e10, "at most 1e+09"),
         ("search", "target_ms", 10**400, "must be of type float"),
-        ("search", "target_ms", "fast", "a number of ms, or 'auto'"),
+        ("search", "target_ms", "fast", "a number of ms, a list of them, or 'auto'"),
+        ("search", "target_ms", [], "at least one"),
+        ("search", "target_ms", [0.1, 0.1], "each target once"),
+        ("search", "target_ms", [0.1, -0.1], "above 0"),
+        ("search", "target_ms", [0.1, "fast"], "target_ms[1] is 'fast'; it must be of type float"),
+        ("search", "measure", "topk", "did you mean 'top-k'"),
+        ("search", "measure_top", 0, "at least 1"),
+        ("search", "budget_epochs", -1, "at least 0"),
+        ("search", "reward_weight", float("nan"), "finite"),
+        ("search", "cpus_per_worker", 0, "above 0"),
+        ("search", "gpus_per_worker", -0.5, "at least 0"),
+        ("proxy", "stop_share", 1, "below 1"),
+        ("proxy", "resolution", -1, "at least 0"),
+        ("proxy", "resolution", 4097, "at most 4096"),
+        ("proxy", "threads", 1025, "at most 1024"),
+        ("distil", "threads", 2**40, "at most 1024"),
+        ("proxy", "threads", 0, "at least 1"),
         ("search", "target_dtype", "int4", "did you mean 'int8'"),
-        ("proxy", "images", 0, "at least 1"),
+        ("proxy", "images", 0, "above 0"),
         ("proxy", "learning_rate", 0.0, "above 0"),
         ("distil", "epochs", 0, "at least 1"),
         ("distil", "learning_rate", float("nan"), "above 0"),
@@ -163,6 +207,21 @@ def test_a_value_out_of_range_is_refused(section: str, name: str, value: Any, re
     message = refused(content(section, name, value))
     assert name in message
     assert reason in message
+
+
+def test_several_targets_keep_their_order() -> None:
+    """They are searched for in this order; whole numbers will do."""
+    settings = settings_from({"search": {"target_ms": [15, 8.5]}}, "here")
+    assert settings.search.target_ms == (15.0, 8.5)
+
+
+def test_without_a_teacher_nothing_is_learnt_from_one() -> None:
+    """Whatever the methods say, the search is a conventional one."""
+    given = {"teacher": "none", "proxy": {"method": "dist", "weights": "dist=2"}, "distil": {"method": "kd"}}
+    settings = settings_from(given, "here")
+    assert (settings.proxy.method, settings.proxy.weights, settings.distil.method) == ("none", "", "none")
+    assert not settings.has_teacher
+    assert Settings().has_teacher
 
 
 def test_a_config_file_is_read(tmp_path: Path) -> None:

@@ -46,6 +46,17 @@ def test_content_is_replaced_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["file"]
 
 
+def test_content_can_be_given_in_parts(tmp_path: Path) -> None:
+    """What is too large for memory; where the parts end with an error, the old content stays."""
+    path = tmp_path / "file"
+    write_atomic(path, (bytes([i]) * 3 for i in range(4)))
+    assert path.read_bytes() == b"\0\0\0\1\1\1\2\2\2\3\3\3"
+    with pytest.raises(ZeroDivisionError):
+        write_atomic(path, (bytes([1 // i]) for i in (1, 0)))
+    assert path.read_bytes() == b"\0\0\0\1\1\1\2\2\2\3\3\3"
+    assert names_in(tmp_path) == ["file"]
+
+
 def test_a_new_file_has_the_users_usual_mode(tmp_path: Path) -> None:
     """As if it had been opened for writing: others may read a manifest as the umask allows."""
     before = os.umask(0o027)

@@ -13,7 +13,17 @@ from synthetic import NARROW
 
 from edgekd.config import DistilSettings, SearchSettings, Settings
 from edgekd.errors import ConfigError, DataError, UsageError
-from edgekd.runs import Run, find_or_open_run, load_run, open_run, read_json_object, read_winner, versions
+from edgekd.progress import Silent
+from edgekd.runs import (
+    Run,
+    find_or_open_run,
+    load_run,
+    open_run,
+    read_json_object,
+    read_winner,
+    set_former_student_aside,
+    versions,
+)
 
 SETTINGS = Settings(seed=3, search=SearchSettings(budget=12))
 
@@ -51,7 +61,26 @@ def test_a_run_is_resumed_with_the_same_settings(run: Run) -> None:
     [
         (dataclasses.replace(SETTINGS, seed=4), "seed 3, not 4"),
         (dataclasses.replace(SETTINGS, device="pixel4"), "device 'host', not 'pixel4'"),
-        (dataclasses.replace(SETTINGS, search=SearchSettings(budget=13)), "search.budget 12, not 13"),
+        (
+            dataclasses.replace(SETTINGS, search=SearchSettings(budget=11)),
+            "search.budget 12, which can be raised, not 11",
+        ),
+        (
+            dataclasses.replace(SETTINGS, search=SearchSettings(budget=12, budget_epochs=9)),
+            "search.budget_epochs 0, which can be raised, not 9",
+        ),
+        (
+            dataclasses.replace(SETTINGS, search=SearchSettings(budget=12, measure="all")),
+            "search.measure 'final', not 'all'",
+        ),
+        (
+            dataclasses.replace(SETTINGS, search=SearchSettings(budget=12, gpus_per_worker=0.5)),
+            "search.gpus_per_worker 0.0, not 1.0",
+        ),
+        (
+            dataclasses.replace(SETTINGS, search=SearchSettings(budget=12, target_ms=(0.5, 0.4))),
+            "search.target_ms 'auto', not [0.5, 0.4]",
+        ),
         (dataclasses.replace(SETTINGS, distil=DistilSettings(method="dist")), "distil.method 'kd', not 'dist'"),
         (
             dataclasses.replace(SETTINGS, search=SearchSettings(budget=12, target_ms=0.5)),
@@ -65,6 +94,53 @@ def test_a_run_of_other_settings_is_not_resumed(run: Run, other: Settings, diffe
     with pytest.raises(ConfigError, match=re.escape(f"was begun with {difference}; choose another folder or the same")):
         open_run(run.folder, other)
     assert (run.folder / "run.json").read_bytes() == before
+
+
+FREE = {
+    "budget": 40,
+    "workers": 7,
+    "ray_address": "10.0.0.1:6379",
+    "cpus_per_worker": 2.0,
+    "measure": "top-k",
+    "measure_top": 9,
+    "tensorboard": True,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), FREE.items(), ids=FREE)
+def test_a_run_goes_on_with_what_changes_no_sample(run: Run, name: str, value: object) -> None:
+    """Other workers, another way to measure what was found, or a larger budget; run.json says what it is now."""
+    search = dataclasses.replace(SETTINGS.search, **{name: value})  # type: ignore[arg-type]  # a field's own type
+    other = dataclasses.replace(SETTINGS, search=search)
+    assert open_run(run.folder, other).settings == other
+    assert load_run(run.folder).settings == other
+    assert json.loads((run.folder / "run.json").read_text())["versions"] == versions()
+
+
+def test_without_a_folder_another_budget_is_another_run(tmp_path: Path) -> None:
+    """Only what no result depends on may differ; to go on with a larger budget the folder is named."""
+    parent = tmp_path / "runs"
+    first = find_or_open_run(None, SETTINGS, parent)
+    quicker = dataclasses.replace(SETTINGS, search=dataclasses.replace(SETTINGS.search, workers=3))
+    longer = dataclasses.replace(SETTINGS, search=dataclasses.replace(SETTINGS.search, budget=99))
+    assert find_or_open_run(None, quicker, parent).folder == first.folder
+    assert find_or_open_run(None, longer, parent).folder != first.folder
+
+
+def test_a_former_winners_student_is_set_aside(run: Run) -> None:
+    """A search that goes on may find a better one; what was made of the former is kept, each time anew."""
+    reference, other = str(NARROW.reference()), str(NARROW.arch(NARROW.lightest))
+    set_former_student_aside(run, reference, Silent())  # there was no winner yet
+    for number, (before, after) in enumerate([(reference, other), (other, reference), (reference, other)]):
+        run.write_json("winner.json", REFERENCE | {"arch": before})
+        (run.folder / "student.safetensors").write_text(str(number))
+        set_former_student_aside(run, before, Silent())
+        assert (run.folder / "student.safetensors").read_text() == str(number)
+        set_former_student_aside(run, after, Silent())
+        assert not (run.folder / "student.safetensors").exists()
+    kept = {path.parent.name: path.read_text() for path in run.folder.glob("former-*/student.safetensors")}
+    first, second = (f"former-{arch.arch_id}" for arch in (NARROW.reference(), NARROW.arch(NARROW.lightest)))
+    assert kept == {first: "0", second: "1", f"{first}-2": "2"}
 
 
 def test_without_a_folder_a_run_of_the_same_settings_is_found(tmp_path: Path) -> None:

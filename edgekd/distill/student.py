@@ -14,10 +14,12 @@ import torch
 from edgekd.config import Settings
 from edgekd.data.dataset import DataSet
 from edgekd.distill import checkpoint
+from edgekd.distill.lesson import Lesson
+from edgekd.distill.loader import source_of
 from edgekd.distill.logit_cache import read_logits
 from edgekd.distill.methods import method_named
-from edgekd.distill.train import EpochResult, Lesson, Recipe, new_network, train
-from edgekd.distill.views import samples_of
+from edgekd.distill.recipe import Recipe, sgd_recipe
+from edgekd.distill.train import EpochResult, new_network, see_teacher, train
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.mnasnet import space_named
@@ -39,23 +41,26 @@ class StudentPlan:
         """Give the recipe, which names everything that the weights depend on."""
         distil = self.settings.distil
         about = f"{self.arch} {distil.method} data {self.data_sha256} teacher {self.teacher_sha256}"
-        return Recipe(distil.epochs, distil.batch_size, distil.learning_rate, seed=self.settings.seed, about=about)
+        return sgd_recipe(distil.epochs, distil.batch_size, distil.learning_rate, seed=self.settings.seed, about=about)
 
 
 def train_student(
-    plan: StudentPlan, data: DataSet, logits_path: Path, on_epoch: Callable[[EpochResult], None]
+    plan: StudentPlan, data: DataSet, logits_path: Path | None, on_epoch: Callable[[EpochResult], None]
 ) -> Network:
-    """Train, or go on training, the student.
+    """Train, or go on training, the student; without logits there is no teacher.
 
     Raises:
         TrainingDiverged: the loss is not finite.
         DataError: the checkpoint is damaged or of another training.
+        UsageError: the method needs a teacher and there is none.
 
     """
     distil = plan.settings.distil
     torch.set_num_threads(distil.threads)
     network = _fresh(plan)
-    lesson = Lesson(samples_of(data, data.train), method_named(distil.method), read_logits(logits_path))
+    method = method_named(distil.method)
+    see_teacher(distil.method, method, logits_path)
+    lesson = Lesson(source_of(data, data.train), method, read_logits(logits_path) if logits_path else None)
     train(network, lesson, plan.recipe, plan.checkpoint_path, on_epoch)
     return network
 

@@ -1,19 +1,20 @@
-"""Training images as tensors, with the order and augmentation of every epoch as a function of (seed, epoch, sample).
+"""Training images as tensors, in two views: as they are and mirrored left to right.
 
-No generator has a state that a killed run could lose. An image has two views, as it is and mirrored, so the teacher's
-logits of every view can be cached (logit_cache.py). Does not read files (data/).
+So the teacher's logits of every view can be cached (logit_cache.py). In which order and view an epoch shows them is
+loader.py's. Does not read files (data/).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgekd.data.dataset import DataSet, Split
+from edgekd.errors import UsageError
 
 VIEWS = 2  # 0: as it is, 1: mirrored left to right
 
@@ -32,15 +33,9 @@ class Samples:
         """Give the samples at `indices`."""
         return Samples(self.images[indices], self.labels[indices])
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One training batch: images (B, C, H, W), labels (B,), and which sample and view each row is."""
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor  # (B,)
-    views: Tensor  # (B,)
+    def to(self, device: str) -> Samples:
+        """Give the samples in the memory of a torch device."""
+        return Samples(self.images.to(device), self.labels.to(device))
 
 
 def samples_of(data: DataSet, split: Split) -> Samples:
@@ -49,27 +44,31 @@ def samples_of(data: DataSet, split: Split) -> Samples:
     return Samples(images, torch.from_numpy(split.labels))
 
 
+def resized(samples: Samples, resolution: int) -> Samples:
+    """Give the samples with square images of another size, bilinear and antialiased; of their own size as they are."""
+    if samples.images.shape[2:] == (resolution, resolution):
+        return samples
+    images = functional.interpolate(samples.images, (resolution, resolution), mode="bilinear", antialias=True)
+    return Samples(images.contiguous(memory_format=torch.channels_last), samples.labels)
+
+
 def view_of(images: Tensor, view: int) -> Tensor:
     """Give one view of all images."""
     return images.flip(3) if view else images
 
 
-def batches(samples: Samples, batch_size: int, seed: int, epoch: int, mirror: bool) -> Iterator[Batch]:
-    """Give one epoch in shuffled order; the last, incomplete batch is left out."""
-    rng = np.random.default_rng([seed, epoch])
-    order = torch.from_numpy(rng.permutation(len(samples)))
-    flips = (
-        torch.from_numpy(rng.integers(0, VIEWS, len(samples)))
-        if mirror
-        else torch.zeros(len(samples), dtype=torch.int64)
-    )
-    size = min(batch_size, len(samples))
-    for start in range(0, len(samples) - size + 1, size):
-        rows = order[start : start + size]
-        views = flips[rows]
-        images = samples.images[rows]
-        images = torch.where(views.view(-1, 1, 1, 1).bool(), images.flip(3), images) if mirror else images
-        yield Batch(images.contiguous(memory_format=torch.channels_last), samples.labels[rows], rows, views)
+def count_from(images: float, total: int) -> int:
+    """Resolve a wanted number of images (a whole number above 1) or share of `total` (up to 1); at least 2 are needed
+    to normalise a batch, and more than `total` there are not.
+
+    Raises:
+        UsageError: it is neither.
+
+    """
+    if not 0 < images < math.inf or (images > 1 and images != int(images)):
+        raise UsageError(f"images is {images!r}; give a whole number above 1, or a share above 0 and up to 1")
+    wanted = int(images) if images > 1 else round(images * total)
+    return min(max(wanted, 2), total)
 
 
 def balanced_subset(labels: Tensor, count: int) -> Tensor:

@@ -26,6 +26,7 @@ from edgekd.export.runtimes import run_onnx, run_tflite, share_right
 from edgekd.files import make_folder, sha256_of, write_atomic
 from edgekd.graph.ir import FloatArray, Graph, int8_graph
 from edgekd.graph.tflite_writer import write_tflite
+from edgekd.materials import data_and_teacher, teacher_sha256
 from edgekd.progress import Progress
 from edgekd.runs import Run, read_winner, versions
 from edgekd.search.latency import LatencyModel
@@ -67,10 +68,9 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
 
     """
     table = _searched_table(run)
-    data = dataset.load(run.settings.data)
-    teacher = teachers.load(run.settings.teacher, data)
-    student = run.folder / "student.safetensors"
-    network = load_student(StudentPlan(run.settings, read_winner(run).arch, student, data.sha256, teacher.sha256))
+    data, teacher = data_and_teacher(run.settings)
+    student, taught_by = run.folder / "student.safetensors", teacher_sha256(teacher)
+    network = load_student(StudentPlan(run.settings, read_winner(run).arch, student, data.sha256, taught_by))
     torch.set_num_threads(run.settings.distil.threads)
     bundle = build(network, data, run.settings.quantize.images)
     make_folder(run.artifacts)
@@ -79,15 +79,22 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
     progress.step(1, 3, "files written")
     judged = judge(bundle, run.artifacts)
     progress.step(2, 3, "judged through their runtimes")
+    manifest = _manifest(run, bundle, table, (data, teacher)) | judged
+    if run.settings.search.measure == "never":
+        progress.step(3, 3, "not measured: the settings say never")
+    else:
+        manifest |= _measured_on_device(run, bundle, table, progress)
+        progress.step(3, 3, "measured on the device")
+    run.write_json("manifest.json", manifest)
+    return manifest
+
+
+def _measured_on_device(run: Run, bundle: Bundle, table: LatencyTable, progress: Progress) -> dict[str, Any]:
     with Bench(DeviceChoice.of(run.settings).find(), progress.note) as bench:
         for difference in table.key.differences(bench.key):
             raise DataError(f"table {run.table_path} was measured under another key ({difference}); profile again")
-        measured = measure(bench, bundle, table)
         device = {name: getattr(bench.device, name) for name in ("name", "model", "soc", "os")}
-    progress.step(3, 3, "measured on the device")
-    manifest = _manifest(run, bundle, table) | judged | measured | {"device": device}
-    run.write_json("manifest.json", manifest)
-    return manifest
+        return measure(bench, bundle, table) | {"device": device}
 
 
 def _searched_table(run: Run) -> LatencyTable:
@@ -139,19 +146,20 @@ def _slowdown(measurement: Measurement, table: LatencyTable) -> float:
     return measurement.sentinel_ns / table.sentinel_ns if known else 1.0
 
 
-def _manifest(run: Run, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
+def _manifest(
+    run: Run, bundle: Bundle, table: LatencyTable, taught: tuple[dataset.DataSet, teachers.Teacher | None]
+) -> dict[str, Any]:
     chosen = read_winner(run)
     space = space_named(run.settings.space)
     latency, arch = LatencyModel.of(space, table), chosen.arch
     predictions = {dtype: latency.predict(arch, dtype) for dtype in DTYPES}
-    data = dataset.load(run.settings.data)
-    teacher = teachers.load(run.settings.teacher, data)
+    data, teacher = taught
     return {
         "format": "edgekd-manifest",
         "version": 1,
         "target_ms": chosen.target_ms,
         "target_dtype": chosen.target_dtype,
-        "teacher_accuracy": _teacher_accuracy(teacher, bundle),
+        **({"teacher_accuracy": _teacher_accuracy(teacher, bundle)} if teacher is not None else {}),
         "predicted_ms": {dtype: p.total_ms for dtype, p in predictions.items()},
         "predicted_low_ms": {dtype: p.low_ms for dtype, p in predictions.items()},
         "predicted_high_ms": {dtype: p.high_ms for dtype, p in predictions.items()},
@@ -166,7 +174,7 @@ def _manifest(run: Run, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
         "seed": run.settings.seed,
         "student_sha256": sha256_of(run.folder / "student.safetensors"),
         "data_sha256": data.sha256,
-        "teacher_sha256": teacher.sha256,
+        "teacher_sha256": teacher_sha256(teacher),
         "table": {"sha256": table_sha256(table), "rows": len(table.rows)},
         "versions": versions(),
         "seconds": run.read_json("seconds.json", "edgekd run") if (run.folder / "seconds.json").exists() else {},

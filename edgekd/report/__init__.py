@@ -1,1 +1,1 @@
-"""Text, JSON and HTML reports of a run; reads run folders, computes nothing new."""
+"""Reports of a run and comparisons of several: text, JSON, HTML pages, pictures and CSV; reads run folders only."""

@@ -1,7 +1,7 @@
-"""The style sheet, the script and the mark shapes of the report page, as text that goes into the page itself.
+"""The style sheet and the mark shapes of the report pages, as text that goes into a page itself.
 
 Colours are the colour-blind-safe set of Okabe and Ito, darkened or lightened until text has a contrast of 4.5; studies
-differ by shape and fill too. Without the script every mark still has its <title>. Next: html.py.
+differ by shape and fill too. Next: script.py, page.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ SHAPES = """<svg class="shapes" width="0" height="0" aria-hidden="true"><defs>
 <circle id="dot" r="3.7"></circle>
 <path id="triangle" d="M0 -4.4L4.2 3.1L-4.2 3.1Z"></path>
 <path id="star" d="M0 -9L2.3 -3.2L8.6 -2.8L3.7 1.2L5.3 7.3L0 3.9L-5.3 7.3L-3.7 1.2L-8.6 -2.8L-2.3 -3.2Z"></path>
+<path id="cross" d="M-3.4 -3.4L3.4 3.4M-3.4 3.4L3.4 -3.4"></path>
 <rect id="square" x="-5" y="-5" width="10" height="10"></rect>
 <path id="line" d="M-7 0L7 0"></path>
 </defs></svg>"""
@@ -18,14 +19,18 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --page: #f5f6f7; --card: #ffffff; --ink: #1b2126; --soft: #59636d; --edge: #e0e4e8; --grid: #edf0f2;
-  --search: #0069a6; --random: #b94a00; --front: #007a5a; --winner: #f0b400; --over: #1b21260b;
+  --search: #0069a6; --baseline: #b94a00; --front: #007a5a; --winner: #f0b400; --failed: #a3224f; --over: #1b21260b;
   --good: #00694d; --good-back: #e0f4ed; --bad: #a03a00; --bad-back: #fcebdf; --bar: #a9cbe2;
+  --o0: #0069a6; --o1: #7fb7da; --o2: #f0b400; --o3: #b94a00; --o4: #007a5a; --o5: #8d6aa8;
+  --g0: #0069a6; --g1: #b94a00; --g2: #007a5a; --g3: #8d3f8f; --g4: #7a6000; --g5: #555d66;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #111417; --card: #191d21; --ink: #e9ecef; --soft: #a2abb4; --edge: #2b3137; --grid: #252a2f;
-    --search: #62b6ea; --random: #f19155; --front: #3ccfa0; --winner: #f5d547; --over: #ffffff0a;
+    --search: #62b6ea; --baseline: #f19155; --front: #3ccfa0; --winner: #f5d547; --failed: #ff8fb0; --over: #ffffff0a;
     --good: #5fdcb3; --good-back: #12332a; --bad: #f7a873; --bad-back: #3a2313; --bar: #2b526c;
+    --o0: #62b6ea; --o1: #2b526c; --o2: #f5d547; --o3: #f19155; --o4: #3ccfa0; --o5: #b79bd0;
+    --g0: #62b6ea; --g1: #f19155; --g2: #3ccfa0; --g3: #dd9be0; --g4: #d9c15a; --g5: #b5bec7;
   }
 }
 * { box-sizing: border-box; }
@@ -96,19 +101,47 @@ figcaption p { color: var(--soft); font-size: 14px; margin: 0 0 8px; }
 .over { fill: var(--over); }
 .target { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .marks.search, .key.search { fill: var(--search); fill-opacity: .55; stroke: var(--search); stroke-width: .8; }
-.marks.random, .key.random { fill: none; stroke: var(--random); stroke-width: 1.3; }
-.marks.random { stroke-opacity: .75; pointer-events: all; }
+.marks.baseline, .key.baseline { fill: none; stroke: var(--baseline); stroke-width: 1.3; }
+.marks.baseline { stroke-opacity: .75; pointer-events: all; }
 .bars.search, .key.square.search { fill: var(--bar); stroke: none; fill-opacity: 1; }
-.outline, .key.line { fill: none; stroke-width: 2.2; stroke: var(--random); }
+.outline, .key.line { fill: none; stroke-width: 2.2; stroke: var(--baseline); }
 .trend { fill: none; stroke-width: 2.6; stroke-linejoin: round; pointer-events: none; }
 .trend.search { stroke: var(--search); }
-.trend.random { stroke: var(--random); }
+.trend.baseline { stroke: var(--baseline); }
+.marks.failed, .key.failed { fill: none; stroke: var(--failed); stroke-width: 1.6; pointer-events: all; }
+.key.trend { stroke: var(--soft); }
+.rule { stroke: var(--soft); stroke-width: 1.1; stroke-dasharray: 2 4; }
 .front { fill: none; stroke: var(--front); stroke-width: 2.2; stroke-linejoin: round; pointer-events: none; }
 .key.front { stroke: var(--front); }
-.key.plain { stroke: var(--soft); }
-.winner { fill: var(--winner); stroke: var(--ink); stroke-width: 1.2; stroke-linejoin: round; pointer-events: none; }
+g.winner, .key.winner { fill: var(--winner); stroke: var(--ink); stroke-width: 1.2; stroke-linejoin: round;
+  pointer-events: none; }
+.marks.g0, .key.g0 { fill: var(--g0); fill-opacity: .6; stroke: var(--g0); stroke-width: .8; }
+.trend.g0 { stroke: var(--g0); stroke-width: 1.7; }
+.marks.g1, .key.g1 { fill: var(--g1); fill-opacity: .6; stroke: var(--g1); stroke-width: .8; }
+.trend.g1 { stroke: var(--g1); stroke-width: 1.7; }
+.marks.g2, .key.g2 { fill: var(--g2); fill-opacity: .6; stroke: var(--g2); stroke-width: .8; }
+.trend.g2 { stroke: var(--g2); stroke-width: 1.7; }
+.marks.g3, .key.g3 { fill: var(--g3); fill-opacity: .6; stroke: var(--g3); stroke-width: .8; }
+.trend.g3 { stroke: var(--g3); stroke-width: 1.7; }
+.marks.g4, .key.g4 { fill: var(--g4); fill-opacity: .6; stroke: var(--g4); stroke-width: .8; }
+.trend.g4 { stroke: var(--g4); stroke-width: 1.7; }
+.marks.g5, .key.g5 { fill: var(--g5); fill-opacity: .6; stroke: var(--g5); stroke-width: .8; }
+.trend.g5 { stroke: var(--g5); stroke-width: 1.7; }
+.dot-key .key.line { stroke-width: 2.2; }
 .plot .label.search { fill: var(--search); }
-.plot .label.random { fill: var(--random); }
+.plot .label.baseline { fill: var(--baseline); }
+.legend button { font: inherit; color: inherit; background: none; border: 0; padding: 0; margin: 0; cursor: pointer;
+}
+.legend button[aria-pressed="false"] { opacity: .45; text-decoration: line-through; }
+.legend button:focus-visible { outline: 2px solid var(--search); outline-offset: 2px; border-radius: 3px; }
+.legend .back { margin-left: auto; text-decoration: underline; }
+.gone, .zoomed .labels { display: none; }
+.area { overflow: visible; }
+.zoomed .area { overflow: hidden; }
+.zoomed .area > * { vector-effect: non-scaling-stroke; }
+.brush { fill: var(--search); fill-opacity: .12; stroke: var(--search); pointer-events: none; }
+[data-x] { cursor: crosshair; }
+.t0 { opacity: .22; } .t1 { opacity: .4; } .t2 { opacity: .6; } .t3 { opacity: .8; } .t4 { opacity: 1; }
 .column { fill: transparent; stroke: none; }
 .column.on { fill: var(--over); }
 .halo { display: none; fill: none; stroke: var(--ink); stroke-width: 2; pointer-events: none; }
@@ -118,6 +151,14 @@ figcaption p { color: var(--soft); font-size: 14px; margin: 0 0 8px; }
   overflow-wrap: anywhere; pointer-events: none; box-shadow: 0 4px 18px #0003; }
 #tip[hidden] { display: none; }
 #tip::first-line { font-weight: 700; }
+.mix { display: block; width: 100%; min-width: 130px; height: 11px; border-radius: 3px; overflow: hidden; }
+.mix + span { font-size: 13px; color: var(--soft); white-space: nowrap; }
+.o0 { fill: var(--o0); } .o1 { fill: var(--o1); } .o2 { fill: var(--o2); } .o3 { fill: var(--o3); }
+.o4 { fill: var(--o4); } .o5 { fill: var(--o5); }
+.decisions td { padding-top: 6px; padding-bottom: 5px; }
+.decisions tr.moved th { font-weight: 700; }
+.decisions, .distances { font-size: 14px; }
+.distances td { text-align: right; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 16px; }
 .facts > section { padding: 17px 18px; }
 .facts dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 4px 16px; margin: 8px 0 0;
@@ -153,89 +194,4 @@ footer { color: var(--soft); font-size: 13px; margin-top: 40px; }
   .facts dd { margin-bottom: 7px; }
 }
 @media print { .card { break-inside: avoid; } body { background: none; } }
-"""
-
-SCRIPT = """
-(() => {
-  "use strict";
-  const tip = document.getElementById("tip");
-  const plots = [...document.querySelectorAll("svg.plot")].map((svg) => {
-    const marks = [...svg.querySelectorAll(".mark")].map((node) => {
-      const title = node.querySelector("title");
-      const text = title.textContent;
-      title.remove();
-      const width = node.width.baseVal.value;
-      return { node, text, key: node.dataset.s, column: node.classList.contains("column"),
-        x: node.x.baseVal.value + width / 2, y: node.y.baseVal.value };
-    });
-    marks.sort((a, b) => a.x - b.x || a.y - b.y);
-    return { svg, marks, halo: svg.querySelector(".halo"), active: null };
-  });
-  const texts = new Map();
-  for (const plot of plots)
-    for (const mark of plot.svg.id === "plot-scatter" ? plot.marks : []) texts.set(mark.key, mark.text);
-  const ring = (plot, mark) => {
-    plot.halo.classList.toggle("on", Boolean(mark) && !mark.column);
-    if (!mark) return;
-    plot.halo.setAttribute("cx", mark.x);
-    plot.halo.setAttribute("cy", mark.y);
-  };
-  const hide = () => {
-    tip.hidden = true;
-    for (const plot of plots) {
-      if (plot.active) plot.active.node.classList.remove("on");
-      plot.active = null;
-      ring(plot, null);
-    }
-  };
-  const show = (plot, mark) => {
-    if (plot.active === mark && !tip.hidden) return;
-    hide();
-    plot.active = mark;
-    mark.node.classList.add("on");
-    tip.textContent = (texts.get(mark.key) || mark.text).replaceAll("/", "/\u200b");
-    tip.hidden = false;
-    for (const other of mark.key ? plots : [])
-      ring(other, other.marks.find((m) => m.key === mark.key));
-    const at = new DOMPoint(mark.x, mark.y).matrixTransform(plot.svg.getScreenCTM());
-    const box = tip.getBoundingClientRect();
-    const above = at.y - box.height - 14;
-    tip.style.left = Math.max(12, Math.min(at.x - box.width / 2, innerWidth - box.width - 12)) + "px";
-    tip.style.top = (above > 8 ? above : at.y + 16) + "px";
-  };
-  const nearest = (plot, event) => {
-    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(plot.svg.getScreenCTM().inverse());
-    let best = null;
-    let least = event.pointerType === "touch" ? 28 : 14;
-    for (const mark of plot.marks) {
-      const away = mark.column ? Math.abs(mark.x - at.x) : Math.hypot(mark.x - at.x, mark.y - at.y);
-      if (away < least) { least = away; best = mark; }
-    }
-    return best;
-  };
-  for (const plot of plots) {
-    const point = (event) => {
-      const mark = nearest(plot, event);
-      if (mark) show(plot, mark); else hide();
-    };
-    if (!plot.marks.length) continue;
-    plot.svg.setAttribute("tabindex", "0");
-    plot.svg.setAttribute("role", "group");
-    plot.svg.setAttribute("aria-roledescription", "plot; arrow keys go from mark to mark");
-    plot.svg.addEventListener("pointermove", point);
-    plot.svg.addEventListener("pointerdown", point);
-    plot.svg.addEventListener("pointerleave", hide);
-    plot.svg.addEventListener("blur", hide);
-    plot.svg.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
-      if (event.key === "Escape") hide();
-      if (!step) return;
-      event.preventDefault();
-      const last = plot.marks.length - 1;
-      const from = plot.active ? plot.marks.indexOf(plot.active) : step > 0 ? -1 : last + 1;
-      show(plot, plot.marks[Math.max(0, Math.min(last, from + step))]);
-    });
-  }
-  addEventListener("scroll", hide, { passive: true });
-})();
 """

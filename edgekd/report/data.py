@@ -1,332 +1,173 @@
-"""What a report is made of: the manifest of a run and the journals of its searches, read strictly from its folder.
+"""What a report is made of: the journals of a run's searches and, once there is one, its manifest.
 
-A journal whose last line was cut off by a kill is read without that line and a note says so; any other damage is an
-error with its line number. A manifest of a run that has not finished may lack results; `missing` names them.
-It computes nothing: analysis.py does. Next: html.py, which draws it; fields.py, which checks each value.
+A run of which only the search is done has no manifest. A journal whose last line was cut off by a kill is read
+without that line; any other damage is an error. It computes nothing: analysis.py does. Next: manifest.py;
+edgekd/search/study_file.py, which reads the journals; html.py, which draws a page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgekd.report.errors import RunFileError
-from edgekd.report.fields import Fields, clean, describe
+from edgekd.report.fields import clean, describe
+from edgekd.report.manifest import Manifest, measured_notes, read_manifest, unmeasured_notes
+from edgekd.search.engines import ENGINES
+from edgekd.search.study_file import MEASURED, Sample, StudyHeader, load_study
 
-DTYPES = ("float32", "int8")
-ARTIFACTS = ("float32", "int8", "onnx")
-FILE_LIMIT_BYTES = 256 * 2**20  # a journal line is about 400 bytes: half a million samples
-REWARD_LIMIT = 1e9
+SEARCH_FILE = "search.jsonl"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The latency that a student must meet, and the dtype in which it is counted."""
+
+    ms: float
+    dtype: str
+
+    def latency_ms(self, sample: Sample) -> float:
+        """Return the sample's latency in the target's dtype, in ms: what the study measured, else what is predicted."""
+        return sample.latency_ms(self.dtype)
+
+    def met_by(self, sample: Sample) -> bool:
+        """Tell whether the sample's latency is at the target or below."""
+        return self.latency_ms(sample) <= self.ms
+
+
+@dataclass(frozen=True)
+class Study:
+    """One search: its header, which names things in words where words are shown, and its samples in order."""
+
+    header: StudyHeader
+    budget: int
+    samples: tuple[Sample, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Study:
+        """Read a study's journal.
+
+        Raises:
+            RunFileError: it is missing.
+            FileDamaged, OtherVersion: it is damaged or of a version that is not read.
+
+        """
+        if not path.is_file():
+            raise RunFileError(
+                path.name, f"cannot be read from {path.parent} (no such file)", "name the folder of an edgekd search"
+            )
+        record = load_study(path)
+        return cls(record.header, record.budget, tuple(map(_cleaned, record.samples)))
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine."""
+        return clean(self.header.settings.engine)
+
+    @property
+    def reward(self) -> str:
+        """The form of the reward, with its numbers."""
+        reward = asdict(self.header.settings.reward)
+        rest = ", ".join(f"{key} {describe(value)}" for key, value in reward.items() if key != "form")
+        return f"{describe(reward['form'])} ({rest})"
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets in the order in which they were searched for."""
+        settings = self.header.settings
+        return tuple(Target(float(ms), settings.target_dtype) for ms in settings.targets_ms)
+
+    @property
+    def latency_word(self) -> str:
+        """Where the latencies come from: predicted or measured."""
+        return "measured" if self.header.settings.latency == MEASURED else "predicted"
+
+    @property
+    def rated(self) -> tuple[Sample, ...]:
+        """The samples that have an accuracy."""
+        return tuple(sample for sample in self.samples if not sample.failure)
+
+    @property
+    def failed(self) -> tuple[Sample, ...]:
+        """The samples whose training failed; their accuracy and reward say nothing."""
+        return tuple(sample for sample in self.samples if sample.failure)
 
 
 @dataclass(frozen=True)
 class ReportData:
     """Everything one page shows. `notes` are remarks about the files, one sentence each."""
 
-    manifest: Manifest
+    name: str
     search: Study
-    random: Study | None = None
+    baseline: Study | None = None
+    manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, run_dir: Path) -> ReportData:
-        """Read manifest.json, search.jsonl and, if they are there, random.jsonl and winner.json.
+        """Read search.jsonl and, if they are there, the baseline's journal, manifest.json and winner.json.
 
-        Raises: RunFileError if a file is missing, damaged, of an unknown version or of another run.
+        Raises:
+            RunFileError: a file is missing, damaged, of an unknown version or of another run.
+            FileDamaged: a journal is damaged or of an unknown version.
+
         """
-        manifest = _read_manifest(run_dir / "manifest.json")
-        search, search_notes = _read_study(run_dir / "search.jsonl", manifest)
-        random: Study | None = None
-        random_notes: tuple[str, ...] = ()
-        if (run_dir / "random.jsonl").exists():
-            random, random_notes = _read_study(run_dir / "random.jsonl", manifest)
-        unfinished = (f"This run is not finished: {', '.join(manifest.missing)} not in the manifest yet.",)
-        notes = (unfinished if manifest.missing else ()) + _unmeasured_notes(run_dir / "winner.json")
-        return cls(manifest, search, random, notes + search_notes + random_notes)
+        path = run_dir / "manifest.json"
+        manifest = read_manifest(path) if path.exists() else None
+        search = Study.load(run_dir / SEARCH_FILE)
+        found = next((file for file in (run_dir / f"{name}.jsonl" for name in sorted(ENGINES)) if file.exists()), None)
+        baseline = Study.load(found) if found else None
+        if manifest:
+            _same_target(search, manifest)
+        if baseline and found:
+            _same_search(found.name, baseline, search)
+        notes = _manifest_notes(manifest) + unmeasured_notes(run_dir / "winner.json")
+        if search.header.settings.latency != MEASURED:
+            notes += measured_notes(run_dir / "winner.json")
+        return cls(clean(run_dir.resolve().name), search, baseline, manifest, notes)
 
     @property
     def studies(self) -> tuple[Study, ...]:
-        """The search first, then random if it ran."""
-        return (self.search,) if self.random is None else (self.search, self.random)
+        """The search first, then the baseline if it ran."""
+        return (self.search,) if self.baseline is None else (self.search, self.baseline)
+
+    @property
+    def target(self) -> Target:
+        """The target of the student, which is the search's first."""
+        return self.search.targets[0]
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The results and provenance of a run. Mappings are by dtype or artifact name; a result not there yet is absent."""
-
-    target_ms: float
-    target_dtype: str
-    arch: str
-    arch_id: str
-    results: Results
-    artifacts: Mapping[str, ArtifactFile]
-    provenance: Provenance
-    reference: Reference | None
-    teacher_accuracy: float | None
-    macs: int | None
-    parameters: int | None
-    missing: tuple[str, ...] = ()
+def _cleaned(sample: Sample) -> Sample:
+    """Take hidden characters out of a sample's texts, so that they show as what they are."""
+    if sample.arch.isprintable() and sample.failure.isprintable() and sample.host.isprintable():
+        return sample
+    return replace(sample, arch=clean(sample.arch), failure=clean(sample.failure), host=clean(sample.host))
 
 
-@dataclass(frozen=True)
-class Results:
-    """Figures of the student. Accuracies are fractions from 0 to 1 on the test split; wall is the wall clock."""
-
-    predicted_ms: Mapping[str, float]
-    predicted_low_ms: Mapping[str, float]
-    predicted_high_ms: Mapping[str, float]
-    measured_ms: Mapping[str, float]
-    measured_wall_ms: Mapping[str, float]
-    accuracy: Mapping[str, float]
-    parity: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class ArtifactFile:
-    """One exported file."""
-
-    path: str
-    sha256: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The reference network of the space, for comparison."""
-
-    arch: str
-    predicted_ms: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """The latency table that predictions come from."""
-
-    sha256: str
-    rows: int
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where the figures come from; `seconds` is by stage."""
-
-    seed: str
-    space: str
-    method: str
-    versions: Mapping[str, str]
-    device: Mapping[str, str]
-    table: TableFile | None
-    seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Study:
-    """One search: its header and its samples in order of their index."""
-
-    engine: str
-    reward: str
-    budget: int
-    samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One architecture that a search tried. `proxy_accuracy` is a fraction after the short proxy training."""
-
-    index: int
-    arch: str
-    arch_id: str
-    predicted_ms: Mapping[str, float]
-    proxy_accuracy: float
-    reward: float
-    seconds: float
-    macs: int
-
-
-def _read_manifest(path: Path) -> Manifest:
-    fields = Fields.parse(path.name, _decode(path.name, _read_bytes(path)))
-    fields.expect_format("edgekd-manifest", 1)
-    missing = tuple(key for key in _RESULT_KEYS if key not in fields.values)
-    return Manifest(
-        target_ms=fields.positive("target_ms"),
-        target_dtype=fields.choice("target_dtype", DTYPES),
-        arch=fields.text("arch"),
-        arch_id=fields.text("arch_id"),
-        results=_read_results(fields),
-        artifacts=_read_artifacts(fields),
-        provenance=_read_provenance(fields),
-        reference=_read_reference(fields.nested("reference")) if "reference" in fields.values else None,
-        teacher_accuracy=fields.number("teacher_accuracy", 0, 1) if "teacher_accuracy" in fields.values else None,
-        macs=fields.integer("macs") if "macs" in fields.values else None,
-        parameters=fields.integer("parameters") if "parameters" in fields.values else None,
-        missing=missing,
-    )
-
-
-_RESULT_KEYS = (
-    *("teacher_accuracy", "predicted_ms", "measured_ms", "measured_wall_ms", "accuracy", "artifacts", "seed"),
-    *("versions", "device", "table", "seconds", "macs", "parameters", "parity", "reference", "space", "method"),
-)
-
-
-def _read_results(fields: Fields) -> Results:
-    return Results(
-        predicted_ms=_milliseconds(fields, "predicted_ms"),
-        predicted_low_ms=_milliseconds(fields, "predicted_low_ms"),
-        predicted_high_ms=_milliseconds(fields, "predicted_high_ms"),
-        measured_ms=_milliseconds(fields, "measured_ms"),
-        measured_wall_ms=_milliseconds(fields, "measured_wall_ms"),
-        accuracy=_fractions(fields, "accuracy"),
-        parity=fields.nested("parity").numbers() if "parity" in fields.values else {},
-    )
-
-
-def _milliseconds(fields: Fields, key: str) -> dict[str, float]:
-    if key not in fields.values:
-        return {}
-    inner = fields.nested(key)
-    _refuse_unknown(inner, DTYPES)
-    return {name: inner.positive(name) for name in DTYPES if name in inner.values}
-
-
-def _fractions(fields: Fields, key: str) -> dict[str, float]:
-    if key not in fields.values:
-        return {}
-    inner = fields.nested(key)
-    _refuse_unknown(inner, ARTIFACTS)
-    return {name: inner.number(name, 0, 1) for name in ARTIFACTS if name in inner.values}
-
-
-def _read_artifacts(fields: Fields) -> dict[str, ArtifactFile]:
-    if "artifacts" not in fields.values:
-        return {}
-    inner = fields.nested("artifacts")
-    _refuse_unknown(inner, ARTIFACTS)
-    return {name: _read_artifact(inner.nested(name)) for name in ARTIFACTS if name in inner.values}
-
-
-def _refuse_unknown(inner: Fields, names: tuple[str, ...]) -> None:
-    for name in inner.values:
-        if name not in names:
-            raise inner.fail(name, "no such name: known are " + ", ".join(names))
-
-
-def _read_artifact(fields: Fields) -> ArtifactFile:
-    return ArtifactFile(fields.text("path"), fields.sha256("sha256"), fields.integer("size_bytes"))
-
-
-def _read_reference(fields: Fields) -> Reference:
-    return Reference(fields.text("arch"), _milliseconds(fields, "predicted_ms"))
-
-
-def _read_provenance(fields: Fields) -> Provenance:
-    def described(key: str) -> dict[str, str]:
-        return fields.nested(key).described() if key in fields.values else {}
-
-    table = fields.nested("table") if "table" in fields.values else None
-    return Provenance(
-        seed=describe(fields.values.get("seed")),
-        space=describe(fields.values.get("space")),
-        method=describe(fields.values.get("method")),
-        versions=described("versions"),
-        device=described("device"),
-        table=TableFile(table.sha256("sha256"), table.integer("rows")) if table else None,
-        seconds=fields.nested("seconds").numbers() if "seconds" in fields.values else {},
-    )
-
-
-def _unmeasured_notes(path: Path) -> tuple[str, ...]:
-    """Say how much of the table that chose the winner was not measured on the device."""
-    if not path.exists():
+def _manifest_notes(manifest: Manifest | None) -> tuple[str, ...]:
+    if manifest is None or not manifest.missing:
         return ()
-    fields = Fields.parse(path.name, _decode(path.name, _read_bytes(path)))
-    if "unmeasured" not in fields.values:
-        return ()
-    sources = fields.nested("unmeasured")
-    return tuple(
-        f"{sources.integer(source)} rows of the latency table were not measured on the device: {clean(source)}."
-        for source in sources.values
-    )
+    return (f"This run is not finished: {', '.join(manifest.missing)} not in the manifest yet.",)
 
 
-def _read_study(path: Path, manifest: Manifest) -> tuple[Study, tuple[str, ...]]:
-    lines, note = _complete_lines(path)
-    if not lines:
-        raise RunFileError(path.name, "holds no complete header line", "delete it or run the search again")
-    header = lines[0]
-    header.expect_format("edgekd-study", 1)
-    _same_target(header, manifest)
-    samples: dict[int, Sample] = {}
-    for fields in lines[1:]:
-        sample = _read_sample(fields)
-        if sample.index in samples:
-            raise RunFileError(fields.where, f"index {sample.index} is there twice")
-        samples[sample.index] = sample
-    ordered = tuple(samples[index] for index in sorted(samples))
-    return Study(header.text("engine"), _describe_reward(header), header.integer("budget"), ordered), note
-
-
-def _complete_lines(path: Path) -> tuple[list[Fields], tuple[str, ...]]:
-    """Parse a journal line by line; a last one that was cut off (no line end, not valid JSON) is noted and left out."""
-    raw = _read_bytes(path).split(b"\n")
-    tail = raw.pop()
-    parsed: list[Fields] = []
-    for number, line in enumerate(raw, start=1):
-        where = f"{path.name} line {number}"
-        parsed.append(Fields.parse(where, _decode(where, line)))
-    where = f"{path.name} line {len(raw) + 1}"
-    try:
-        return parsed + ([Fields.parse(where, _decode(where, tail))] if tail else []), ()
-    except RunFileError:
-        return parsed, (f"{where} was cut off while it was written; it is left out.",)
-
-
-def _same_target(header: Fields, manifest: Manifest) -> None:
-    target = (header.positive("target_ms"), header.choice("target_dtype", DTYPES))
-    if target != (manifest.target_ms, manifest.target_dtype):
-        wanted = f"{manifest.target_ms:g} ms {manifest.target_dtype}"
+def _same_target(study: Study, manifest: Manifest) -> None:
+    target = study.targets[0]
+    if (target.ms, target.dtype) != (manifest.target_ms, manifest.target_dtype):
         raise RunFileError(
-            header.where,
-            f"target is {target[0]:g} ms {target[1]}, the manifest's is {wanted}",
-            "the files are of different runs: use one folder a run",
+            f"{SEARCH_FILE} line 1",
+            f"target is {target.ms:g} ms {target.dtype}, the manifest's is "
+            f"{manifest.target_ms:g} ms {manifest.target_dtype}",
+            _OTHER_RUN,
         )
 
 
-def _describe_reward(header: Fields) -> str:
-    reward = header.nested("reward")
-    form = reward.text("form")
-    rest = [f"{key} {value}" for key, value in reward.described().items() if key != "form"]
-    return f"{form} ({', '.join(rest)})" if rest else form
+def _same_search(name: str, baseline: Study, search: Study) -> None:
+    """See that the baseline searched the same space under the same targets."""
+    for key in ("space_sha256", "decision_sizes"):
+        if getattr(baseline.header, key) != getattr(search.header, key):
+            raise RunFileError(f"{name} line 1", f"{key} is not that of {SEARCH_FILE}", _OTHER_RUN)
+    if baseline.targets != search.targets:
+        raise RunFileError(f"{name} line 1", f"targets are not those of {SEARCH_FILE}", _OTHER_RUN)
 
 
-def _read_sample(fields: Fields) -> Sample:
-    predicted = fields.nested("predicted_ms")
-    return Sample(
-        index=fields.integer("index"),
-        arch=fields.text("arch"),
-        arch_id=fields.text("arch_id"),
-        predicted_ms={dtype: predicted.positive(dtype) for dtype in DTYPES},
-        proxy_accuracy=fields.number("proxy_accuracy", 0, 1),
-        reward=fields.number("reward", -REWARD_LIMIT, REWARD_LIMIT),
-        seconds=fields.number("seconds"),
-        macs=fields.integer("macs"),
-    )
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > FILE_LIMIT_BYTES:
-            raise RunFileError(path.name, f"is {size} bytes long, more than {FILE_LIMIT_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        problem = f"cannot be read from {path.parent} ({error.strerror})"
-        raise RunFileError(path.name, problem, "name the folder of a run") from error
-
-
-def _decode(where: str, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RunFileError(where, f"is not UTF-8 text at byte {error.start}") from error
+_OTHER_RUN = "the files are of different runs: use one folder a run"

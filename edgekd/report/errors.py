@@ -1,9 +1,10 @@
-"""The error of the report: a run folder that cannot be read.
+"""The errors of the report.
 
     DataError
-    └── RunFileError     a file of the run folder is missing, damaged or of an unknown version
+    ├── RunFileError     a file of the run folder is missing, damaged or of an unknown version
+    └── NotComparable    runs that say nothing about each other: other spaces, one run twice, no samples
 
-Next: fields.py, which raises it.
+Next: fields.py and comparison.py, which raise them.
 """
 
 from __future__ import annotations
@@ -17,3 +18,7 @@ class RunFileError(DataError):
     def __init__(self, where: str, problem: str, remedy: str = "run the stage that writes it again") -> None:
         super().__init__(f"{where}: {problem}; {remedy}")
         self.where = where
+
+
+class NotComparable(DataError):
+    """Runs cannot be compared with each other."""

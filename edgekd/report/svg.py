@@ -1,7 +1,8 @@
 """A few pieces of inline SVG: linear scales with round ticks, axes, rules, lines and marks.
 
 Every function returns markup as text; colours come from the page's style sheet through class names. It is no plotting
-library: one size, linear axes, two dimensions. Next: plots.py, which composes the five plots of the report.
+library: one size, linear axes, two dimensions. Zooming is the page's script's (script.py), which reads the scales from
+a plot's attributes. Next: plots.py, which composes the plots of the report.
 """
 
 from __future__ import annotations
@@ -42,6 +43,20 @@ class Axis:
 
     scale: Scale
     title: str
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a plot draws: the axes, the data inside their area, and labels above all.
+
+    The script of the page lets a user zoom into a plot with `zooms`.
+    """
+
+    x: Axis
+    y: Axis
+    area: str
+    labels: str = ""
+    zooms: bool = True
 
 
 def horizontal(low: float, high: float, title: str, room: float = 0) -> Axis:
@@ -118,6 +133,21 @@ def staircase(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
     return [p for pair in zip(points, [*corners, points[-1]], strict=True) for p in pair] if points else []
 
 
+def thinned(points: Sequence[tuple[float, float]], step: float = 0.4) -> list[tuple[float, float]]:
+    """Leave out points of a line that are less than `step` user units right of the last one kept; ends are kept."""
+    kept: list[tuple[float, float]] = []
+    for point in points:
+        if not kept or point[0] - kept[-1][0] >= step:
+            kept.append(point)
+    return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def corners(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Leave out points of a staircase that lie between two of the same height."""
+    inner = [b for a, b, c in zip(line, line[1:], line[2:], strict=False) if not a[1] == b[1] == c[1]]
+    return [*line[:1], *inner, *line[1:][-1:]]
+
+
 def mark(shape: str, place: tuple[float, float], key: str, title: str) -> str:
     """Draw one sample: a shape of the page's definitions with its tooltip."""
     return element(
@@ -166,6 +196,18 @@ def target_y(x: Axis, y: Axis, value: float) -> str:
     )
 
 
+def rule_x(x: Axis, value: float) -> str:
+    """Draw a vertical line."""
+    at = x.scale.at(value)
+    return element("line", x1=at, x2=at, y1=TOP, y2=BOTTOM, class_="rule")
+
+
+def rule_y(x: Axis, y: Axis, value: float) -> str:
+    """Draw a horizontal line."""
+    at = y.scale.at(value)
+    return element("line", x1=LEFT, x2=x.scale.end, y1=at, y2=at, class_="rule")
+
+
 def rule_label(x: Axis, value: float, text: str, y: float) -> str:
     """Label a vertical line at a height, on the side that has room."""
     at = x.scale.at(value)
@@ -183,29 +225,45 @@ def side_labels(x: Axis, ends: Sequence[tuple[float, str, str]]) -> str:
     return "".join(parts)
 
 
-def plot(key: str, title: str, description: str, *parts: str) -> str:
-    """Wrap the parts of a plot; `key` names it on the page, the description is for those who cannot see it."""
+def plot(key: str, title: str, description: str, layers: Layers) -> str:
+    """Wrap the layers of a plot; `key` names it on the page, the description is for those who cannot see it."""
+    x, y = layers.x.scale, layers.y.scale
+    box: dict[str, float] = {"x": x.start, "y": y.end, "width": x.end - x.start, "height": y.start - y.end}
+    view = " ".join(f"{value:g}" for value in box.values())  # its own coordinates are those of the plot
+    scales = {"data_x": _scale_text(x), "data_y": _scale_text(y)} if layers.zooms else {}
     return element(
         "svg",
         element("title", escape(title), id=f"{key}-title"),
         element("desc", escape(description), id=f"{key}-desc"),
-        *parts,
+        axes(layers.x, layers.y),
+        element("svg", layers.area, class_="area", viewBox=view, **box),
+        element("g", layers.labels, class_="labels"),
         element("circle", r=8, class_="halo"),
         id=key,
         class_="plot",
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
         aria_labelledby=f"{key}-title {key}-desc",
+        **scales,
     )
 
 
-def place_of(x: Axis, y: Axis) -> Callable[[float, float], tuple[float, float]]:
+def _scale_text(scale: Scale) -> str:
+    return f"{scale.low:.9g} {scale.high:.9g} {scale.start:g} {scale.end:g}"
+
+
+Place = Callable[[float, float], tuple[float, float]]
+
+
+def place_of(x: Axis, y: Axis) -> Place:
     """Return the map of a data point to its place in a plot."""
     return lambda first, second: (x.scale.at(first), y.scale.at(second))
 
 
 def _attribute_name(key: str) -> str:
-    return key if key == "viewBox" else key.rstrip("_").replace("_", "-")
+    if key in ("viewBox", "preserveAspectRatio"):
+        return key
+    return key.rstrip("_").replace("_", "-")
 
 
 def _attribute(value: str | float) -> str:

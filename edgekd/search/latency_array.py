@@ -17,7 +17,8 @@ import numpy.typing as npt
 from edgekd.errors import UsageError
 from edgekd.graph.ir import graph_in
 from edgekd.spaces.arch import Arch, Block
-from edgekd.spaces.layers import Shape, block_ops, graph_of, head_ops, kinds_of_block, stem_ops
+from edgekd.spaces.builder import Shape
+from edgekd.spaces.layers import block_ops, graph_of, head_ops, kinds_of_block, stem_ops
 from edgekd.spaces.space import Choices, Space
 from latency_tables.op_spec import OpSpec
 from latency_tables.predictor import FLOOR_SHARE, Predictor

@@ -1,136 +1,203 @@
 """The proxy task: how good a candidate is after a short training with the teacher in the loop.
 
-Candidates are trained in worker processes of one torch thread each, so that an accuracy depends on the candidate and
-the settings alone, not on how many workers there are. Rewards and proposals are study.py's.
+A classroom holds the images and the teacher's logits and rates one candidate after the other, in this process and with
+a fixed number of torch threads, so that an accuracy depends on the candidate and the task alone. A candidate that
+cannot be trained is an answer, not an error. Does not start processes (workers/) and knows no rewards (study.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import threading
+import dataclasses
+import platform
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import torch
 
-from edgekd.data import dataset
-from edgekd.distill.logit_cache import read_logits
+from edgekd.data.dataset import DataSet, Split
+from edgekd.data.loading import load_data
+from edgekd.data.pictures import Wanted
+from edgekd.distill.lesson import Lesson
+from edgekd.distill.logit_cache import map_logits
 from edgekd.distill.methods import method_named
-from edgekd.distill.train import Lesson, Recipe, TrainingDiverged, accuracy, new_network, train
-from edgekd.distill.views import Samples, balanced_subset, samples_of
-from edgekd.errors import EdgekdError
+from edgekd.distill.recipe import Recipe
+from edgekd.distill.train import EpochResult, TrainingDiverged, new_network, predict, see_teacher, train
+from edgekd.distill.views import Samples, balanced_subset, count_from, resized, samples_of
+from edgekd.errors import DataError, UsageError
+from edgekd.search.rated import Hopeless, Rated
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
-from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network
-
-
-class WorkerLost(EdgekdError):
-    """A process that rates candidates ended by itself or was killed."""
+from edgekd.spaces.space import Space
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyTask:
-    """What a worker needs to rate candidates; small enough to be sent to it."""
+    """What is needed to rate candidates; small enough to be sent to a worker, whose machine must see both files."""
 
-    space: str
+    space: Space
     data: str
     logits_path: Path | None  # the teacher's, by sample and view; None trains without a teacher
-    method: str
-    images: int  # class-balanced, of the training split
+    method: str  # one that needs only logits, or several joined by a plus
+    images: float  # class-balanced, of the training split: a number of them, or a share of up to 1
     recipe: Recipe
+    resolution: int = 0  # pixels, square, that the student sees; 0 is the space's own
+    threads: int = 1
+    data_sha256: str = ""  # where given, other data is refused
+    device: str = "cpu"  # torch's name of what trains; sums of an accelerator can vary from run to run
+    weights: str = ""  # of the method's parts, as in "kd=0.5,dist=2": multiples of the published ones
 
 
-class ProxyPool:
-    """Worker processes that rate candidates; use it as a context manager."""
+class Classroom:
+    """Rates candidates of one task, one at a time; make it with `open`."""
 
-    def __init__(self, task: ProxyTask, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        self._pool = ProcessPoolExecutor(workers, context, _start_worker, (task,))
+    def __init__(self, task: ProxyTask, lesson: Lesson, validation: Samples) -> None:
+        self.task = task
+        self._space = dataclasses.replace(task.space, resolution=task.resolution or task.space.resolution)
+        self._lesson = lesson
+        self._validation = validation
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the workers; what is still queued is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def evaluate(self, archs: Sequence[Arch]) -> Iterator[tuple[float, float]]:
-        """Give (validation accuracy 0–1, seconds) of each architecture, in the order given.
+    @classmethod
+    def open(cls, task: ProxyTask) -> Classroom:
+        """Load the data, and map the teacher's logits.
 
         Raises:
-            WorkerLost: a worker process ended.
+            DataError: the data or the logits are missing, damaged, or do not fit together.
+            UsageError: the method needs a teacher and there is none, a setting is out of range, or the images do not
+                fit into memory.
 
         """
+        method = method_named(task.method, weights_in(task.weights))
+        see_teacher(task.method, method, task.logits_path)
+        if task.resolution < 0:
+            raise UsageError(f"proxy resolution is {task.resolution}; it must be above 0, or 0 for the space's own")
+        data = _checked_data(task)
+        chosen = balanced_subset(torch.from_numpy(data.train.labels), count_from(task.images, len(data.train)))
+        logits = map_logits(task.logits_path, data, chosen) if method.needs and task.logits_path else None
+        few = chosen.numpy()
+        with _threads(task.threads):
+            try:
+                taught = _seen(task, data, Split(data.train.images[few], data.train.labels[few]))
+                return cls(task, Lesson(taught, method, logits), _seen(task, data, data.validation))
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise UsageError(
+                    f"{len(few)} training and {len(data.validation)} validation images of "
+                    f"{task.resolution or task.space.resolution} pixels do not fit into memory; lower proxy.images or "
+                    "proxy.resolution"
+                ) from error
+
+    def rate(self, arch: Arch, hopeless: Hopeless | None = None) -> Rated:
+        """Train a candidate and judge it on the validation split; what goes wrong with it is in the answer."""
+        began = time.perf_counter()
+        attempt = _Attempt(self._validation, hopeless)
+        with _threads(self.task.threads):
+            try:
+                accuracy, failure = self._trained(arch, attempt), ""
+            except TrainingDiverged as error:
+                accuracy, failure = 0.0, str(error).removeprefix("training ")
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                accuracy, failure = 0.0, f"out of memory: {' '.join(str(error).split())[:200]}"
+        seconds = time.perf_counter() - began
+        return Rated(accuracy, seconds, failure, attempt.epochs, platform.node(), early_accuracy=attempt.early_accuracy)
+
+    def _trained(self, arch: Arch, attempt: _Attempt) -> float:
+        graph = graph_of(self._space, arch)
+        network = new_network(lambda: Network(graph), self.task.recipe.seed).to(self.task.device)
+        attempt.network = network
+        train(network, self._lesson, self.task.recipe, stop=attempt.is_hopeless)
+        if attempt.stopped and attempt.early_accuracy is not None:
+            return attempt.early_accuracy
+        return _accuracy(network, self._validation, attempt.epochs)
+
+
+class _Attempt:
+    """One candidate's training as it goes: how far it came, and whether it is ended early."""
+
+    def __init__(self, validation: Samples, hopeless: Hopeless | None) -> None:
+        self.network: Network | None = None
+        self.epochs = 0
+        self.early_accuracy: float | None = None
+        self.stopped = False
+        self._validation = validation
+        self._hopeless = hopeless
+
+    def is_hopeless(self, result: EpochResult) -> bool:
+        self.epochs = result.epoch
+        rule = self._hopeless
+        if rule is None or result.epoch != rule.after_epochs or self.network is None:
+            return False
+        self.early_accuracy = _accuracy(self.network, self._validation, result.epoch)
+        self.stopped = self.early_accuracy < rule.floor
+        return self.stopped
+
+
+def weights_in(text: str) -> dict[str, float]:
+    """Read weights such as "kd=0.5,dist=2"; which parts the method has is checked by who makes it.
+
+    Raises:
+        UsageError: an item is no weight, or a part is there twice.
+
+    """
+    found: dict[str, float] = {}
+    for item in text.split(",") if text else ():
+        name, _, number = (part.strip() for part in item.partition("="))
         try:
-            with _interrupts_held():
-                rated = self._pool.map(_rate, [str(arch) for arch in archs])
-            yield from rated
-        except BrokenProcessPool as error:
-            raise WorkerLost(
-                "a process that rates candidates ended (killed for want of memory?); every finished sample is kept: "
-                "run the same command again, with fewer workers if that repeats"
-            ) from error
+            weight = float(number)
+        except ValueError as error:
+            raise UsageError(f"method weights {text!r}: {item!r} is no weight; write as in kd=0.5,dist=2") from error
+        if name in found:
+            raise UsageError(f"method weights {text!r}: {name!r} is there twice; leave one out")
+        found[name] = weight
+    return found
+
+
+def _checked_data(task: ProxyTask) -> DataSet:
+    data = load_data(task.data, Wanted(task.space.input_shape[1:]))
+    if task.data_sha256 not in {"", data.sha256}:
+        raise DataError(
+            f"data {task.data} on {platform.node()} is not the study's: its SHA-256 is {data.sha256[:12]}…, "
+            f"not {task.data_sha256[:12]}…; copy the same file there"
+        )
+    return data
+
+
+def _seen(task: ProxyTask, data: DataSet, split: Split) -> Samples:
+    """Preprocess a split as the student sees it."""
+    samples = samples_of(data, split)
+    if task.resolution:
+        samples = resized(samples, task.resolution)
+    return samples.to(task.device)
+
+
+def _accuracy(network: Network, samples: Samples, epoch: int) -> float:
+    """Give the share classified right; logits that are not finite are a divergence that the last step brought."""
+    logits = predict(network, samples.images)
+    if not bool(torch.isfinite(logits).all()):
+        raise TrainingDiverged(
+            f"training diverged by the end of epoch {epoch}: the logits of validation images are not finite; "
+            "lower the learning rate"
+        )
+    return float((logits.argmax(1) == samples.labels).double().mean())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell a want of memory from a defect; torch has a class of its own only for accelerators."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in ("can't allocate memory", "not enough memory"))
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Start processes that a Ctrl-C on the terminal does not reach: they keep this mask, and end with their parent."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Classroom:
-    task: ProxyTask
-    lesson: Lesson
-    validation: Samples
-
-
-_CLASSROOM: list[_Classroom] = []  # one, of this worker process
-
-
-def _start_worker(task: ProxyTask) -> None:
-    """Load data and logits once a worker, and end with the parent even when that is killed."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    data = dataset.load(task.data)
-    chosen = balanced_subset(torch.from_numpy(data.train.labels), task.images)
-    logits = read_logits(task.logits_path)[chosen] if task.logits_path else None
-    lesson = Lesson(samples_of(data, data.train).subset(chosen), method_named(task.method), logits)
-    _CLASSROOM.append(_Classroom(task, lesson, samples_of(data, data.validation)))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)  # a pool's worker would wait for work for ever
-
-
-def _rate(arch_text: str) -> tuple[float, float]:
-    room = _CLASSROOM[0]
-    began = time.perf_counter()
-    graph = graph_of(space_named(room.task.space), Arch.parse(arch_text))
-    network = new_network(lambda: Network(graph), room.task.recipe.seed)
-    try:
-        train(network, room.lesson, room.task.recipe)
-        share = accuracy(network, room.validation)
-    except TrainingDiverged:
-        share = 0.0  # a candidate that cannot be trained is the worst, not the end of the search
-    return share, time.perf_counter() - began
+        torch.set_num_threads(before)

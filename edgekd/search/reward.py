@@ -1,6 +1,6 @@
 """The reward of a candidate: accuracy against latency, in the three forms of the literature.
 
-Says nothing about who wins: the winner is the best accuracy under the target (study.py).
+Says nothing about who wins: the winner is the best accuracy under the target (outcome.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import math
 from dataclasses import dataclass
 
 from edgekd.errors import UnknownName
-from edgekd.search.errors import InvalidReward
+from edgekd.search.errors import InvalidReward, InvalidSetting
 
 FORMS = ("soft", "hard", "absolute")
 _MIN_RATIO = 1e-3  # latency is clamped this far below the target; nothing real is a thousand times faster
+# published weights are above -1; from these on a reward says nothing of accuracy any more, and soon is infinite
+_LEAST = {"soft_exponent": -4.0, "hard_exponent": -100.0, "absolute_weight": -100.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class Reward:
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise UnknownName("reward form", self.form, FORMS)
+        for name, least in _LEAST.items():
+            if not least <= getattr(self, name) <= 0:
+                raise InvalidSetting(f"{name} of a reward is {getattr(self, name)}; it must be from {least:g} to 0")
 
     def __call__(self, accuracy: float, latency_ms: float, target_ms: float) -> float:
         """Give the reward of an accuracy from 0 to 1 at a latency.
@@ -49,3 +54,13 @@ class Reward:
         if self.form == "hard":
             return accuracy if ratio <= 1 else accuracy * ratio**self.hard_exponent
         return float(accuracy * ratio**self.soft_exponent)
+
+
+def feasible_first(reward: float, latency_ms: float, target_ms: float) -> tuple[bool, float]:
+    """Give a key that sorts whatever is under the target above whatever is not, and either by its reward.
+
+    The hard form alone does not say so: a candidate just above the target that is more accurate than all below it has
+    the higher reward. (Source: the first of the three rules of Deb, An Efficient Constraint Handling Method for
+    Genetic Algorithms, 2000.)
+    """
+    return latency_ms <= target_ms, reward

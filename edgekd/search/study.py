@@ -1,164 +1,344 @@
-"""A study: an engine proposes, candidates are evaluated, the engine learns; every sample is in the journal first.
+"""A study: an engine proposes, candidates are evaluated, the engine learns; every sample is in the file first.
 
-A killed study goes on by asking its engine the same questions again and answering from the journal, so no state of the
-engine is stored. How a candidate's accuracy comes about is the caller's `evaluate` (proxy.py).
+Each target has a phase with an engine of its own, which is told all earlier evaluations first; what is known is never
+paid for again. A killed study goes on by asking its engines the same questions and answering from the file, so no state
+of an engine is stored. How an accuracy comes about is the caller's `evaluate` (proxy.py, workers/); who won is
+outcome.py's; the file's form, study_file.py's; taking evaluations over from another study, warm_start.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from edgekd.errors import EdgekdError
-from edgekd.search.engines import EngineSettings, Told, engine_named
+from edgekd.search.engines import Engine, EngineSettings, Evaluated, engine_named
+from edgekd.search.errors import LowerBudget
 from edgekd.search.latency import LatencyModel
-from edgekd.search.reward import Reward
-from edgekd.spaces.arch import Arch
+from edgekd.search.rated import Evaluate, Rated, hopeless_after
+from edgekd.search.study_file import (
+    MEASURED,
+    WARM,
+    Extension,
+    Sample,
+    StudyHeader,
+    StudyRecord,
+    StudySettings,
+    check_version,
+    record_of,
+    uncollected,
+)
+from edgekd.search.warm_start import check_predictions, warm_samples
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.space import Choices
-from latency_tables.errors import FileDamaged
-from latency_tables.journal import Journal
+from latency_tables.errors import FileDamaged, OtherSettings
+from latency_tables.journal import Entry, Journal, read_header, read_object, sealed_lines, to_line, write_new
 
-FORMAT, VERSION = "edgekd-study", 1
-_ABSURD = 1e12  # no accuracy, and 30,000 years of seconds
-
-Evaluate = Callable[[Sequence[Arch]], Iterator[tuple[float, float]]]  # → (accuracy 0–1, seconds), in order
+_PROPOSALS = 20  # times the budget; an engine that repeats itself more often has nothing left to say
 
 
-class NoneUnderTarget(EdgekdError):
-    """Some architecture would meet the target, but no sample did."""
+class Watcher(Protocol):
+    """Who follows a study."""
+
+    def recalled(self, sample: Sample) -> None:
+        """A sample was in the file already."""
+        ...
+
+    def sampled(self, sample: Sample) -> None:
+        """A sample was evaluated just now, and is in the file."""
+        ...
+
+    def noted(self, text: str) -> None:
+        """Something that a person should know."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class StudySettings:
-    """What a study's outcome depends on, besides how candidates are evaluated."""
+class Unwatched:
+    """Follows nothing."""
 
-    engine: str
-    budget: int
-    batch: int
-    seed: int
-    target_ms: float
-    target_dtype: str
-    reward: Reward
+    def recalled(self, sample: Sample) -> None:
+        """Ignore."""
 
+    def sampled(self, sample: Sample) -> None:
+        """Ignore."""
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One evaluated candidate."""
-
-    index: int
-    arch: Arch
-    predicted_ms: dict[str, float]
-    proxy_accuracy: float
-    reward: float
-    seconds: float
-    macs: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Give the journal's form."""
-        fields = asdict(self) | {"arch": str(self.arch), "arch_id": self.arch.arch_id}
-        return {name: fields[name] for name in _FIELDS}
-
-
-_FIELDS = ("index", "arch", "arch_id", "predicted_ms", "proxy_accuracy", "reward", "seconds", "macs")
+    def noted(self, text: str) -> None:
+        """Ignore."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study bound to its space, table, journal file and identity (hashes of what else its samples depend on)."""
+    """A study bound to its space, table, file and identity (hashes of what else its samples depend on).
+
+    `warm_start` is the file of another study, whose evaluations a new study takes over.
+    """
 
     settings: StudySettings
     latency: LatencyModel
     path: Path
-    identity: dict[str, Any]
+    identity: dict[str, Any] = field(default_factory=dict)
+    warm_start: Path | None = None
 
-    def run(self, evaluate: Evaluate, on_sample: Callable[[Sample], None] = lambda sample: None) -> list[Sample]:
-        """Evaluate up to the budget's number of distinct candidates; give all samples, in order.
+    def run(self, evaluate: Evaluate, watcher: Watcher | None = None) -> StudyRecord:
+        """Search until every target has had its share of the budget; give all samples, in order.
 
         Raises:
             UnknownName: there is no such engine.
-            FileDamaged: the journal does not hold what its engine proposes.
+            FileDamaged, OtherVersion, OtherSettings: the file is not this study's, or not what its engine proposes.
+            LowerBudget: the study had a larger budget already.
+            OtherStudy: the evaluations of the study to start from do not compare with this one's.
+            FileNotWritable: the disk is full, say; nothing that was finished is lost.
 
         """
-        settings, space = self.settings, self.latency.space
-        engine_settings = EngineSettings(settings.budget, settings.batch)
-        engine = engine_named(settings.engine)(space.decision_sizes, engine_settings, settings.seed)
-        journal = Journal(self.path, self._header())
-        samples: list[Sample] = []
-        while len(samples) < settings.budget:
-            asked = engine.ask(min(settings.batch, settings.budget - len(samples)))
-            if not asked:
-                break  # the space is exhausted
-            batch = self._evaluated(journal, asked, len(samples), evaluate, on_sample)
-            engine.tell([Told(choices, s.reward) for choices, s in zip(asked, batch, strict=True)])
-            samples += batch
-        if len(journal.entries) > len(samples):
-            raise FileDamaged(self.path, len(samples) + 2, f"this study ends after {len(samples)} samples")
-        return samples
+        engine_named(self.settings.engine)  # before a file is begun
+        journal, record = self._open()
+        course = _Course(self, journal, record, evaluate, watcher or Unwatched())
+        course.run()
+        return replace(record, samples=tuple(course.samples))
 
-    def _evaluated(
-        self,
-        journal: Journal,
-        asked: Sequence[Choices],
-        first: int,
-        evaluate: Evaluate,
-        on_sample: Callable[[Sample], None],
-    ) -> list[Sample]:
-        """Give one sample a proposal, from the journal as far as that goes, and evaluate the others."""
-        archs = [self.latency.space.arch(choices) for choices in asked]
-        known = journal.entries[first : first + len(archs)]
-        batch = [
-            self._recall(first + i, arch, entry) for i, (arch, entry) in enumerate(zip(archs, known, strict=False))
-        ]
-        for sample in batch:
-            on_sample(sample)
-        rest = archs[len(known) :]
-        for arch, (accuracy, seconds) in zip(rest, evaluate(rest) if rest else (), strict=True):
-            sample = self._sample(first + len(batch), arch, accuracy, seconds)
-            journal.append(sample.as_json())
-            journal.sync()
-            batch.append(sample)
-            on_sample(sample)
-        return batch
+    def _open(self) -> tuple[Journal, StudyRecord]:
+        """Open or begin the file; it keeps the header that it was begun with, whatever the budget is by now."""
+        wanted = self._header()
+        found = read_header(self.path)
+        if found is not None:
+            check_version(self.path, found)
+            self._check_settings(found, wanted.as_json())
+        elif self.warm_start is not None and not self.path.exists():
+            samples = warm_samples(self.warm_start, wanted, self.latency)
+            wanted = replace(wanted, warm_samples=len(samples))
+            write_new(self.path, "".join(sealed_lines(wanted.as_json(), [sample.as_json() for sample in samples])))
+        with uncollected():
+            journal = Journal(self.path, wanted.as_json() if found is None else found, sealed=True)
+            record = record_of(self.path, journal.header, journal.entries)
+        if len(record.samples) < record.header.warm_samples:
+            raise FileDamaged(
+                self.path, 1, f"{record.header.warm_samples} samples were taken over, {len(record.samples)} are here"
+            )
+        check_predictions(self.path, record, self.latency)
+        return journal, self._extended(journal, record)
 
-    def _sample(self, index: int, arch: Arch, accuracy: float, seconds: float) -> Sample:
-        predicted = self.latency.predicted_ms(arch)
-        reward = self.settings.reward(accuracy, predicted[self.settings.target_dtype], self.settings.target_ms)
-        macs = graph_of(self.latency.space, arch).macs
-        return Sample(index, arch, predicted, accuracy, reward, round(seconds, 3), macs)
-
-    def _recall(self, index: int, arch: Arch, entry: dict[str, Any]) -> Sample:
-        """Rebuild a sample from the journal, which must say what would be computed now."""
-        accuracy, seconds = entry.get("proxy_accuracy"), entry.get("seconds")
-        for value in (accuracy, seconds):
-            if not isinstance(value, float | int) or isinstance(value, bool) or not 0 <= value < _ABSURD:
-                raise FileDamaged(self.path, index + 2, f"{value!r} is no accuracy or time")
-        sample = self._sample(index, arch, float(entry["proxy_accuracy"]), float(entry["seconds"]))
-        if sample.as_json() != entry:
-            raise FileDamaged(self.path, index + 2, f"it is not sample {index} of this study, {arch}")
-        return sample
-
-    def _header(self) -> dict[str, Any]:
-        settings = asdict(self.settings)
-        return {"format": FORMAT, "version": VERSION, "space": self.latency.space.name, **settings, **self.identity}
-
-
-def winner(samples: Sequence[Sample], settings: StudySettings) -> Sample:
-    """Give the best proxy accuracy under the target; of equals the faster, then the earlier.
-
-    Raises:
-        NoneUnderTarget: no sample is under the target.
-
-    """
-    dtype, target = settings.target_dtype, settings.target_ms
-    feasible = [s for s in samples if s.predicted_ms[dtype] <= target]
-    if not feasible:
-        nearest = min(samples, key=lambda s: s.predicted_ms[dtype])
-        raise NoneUnderTarget(
-            f"none of {len(samples)} samples is predicted under {target:.4g} ms ({dtype}); the nearest, "
-            f"{nearest.arch}, is at {nearest.predicted_ms[dtype]:.4g} ms; raise --target-ms or --budget, "
-            "or search with --reward absolute"
+    def _header(self) -> StudyHeader:
+        space = self.latency.space
+        return StudyHeader(
+            space.name, space.sha256, space.decision_sizes, self.settings, identity=_plain(self.identity)
         )
-    return min(feasible, key=lambda s: (-s.proxy_accuracy, s.predicted_ms[dtype], s.index))
+
+    def _check_settings(self, found: Entry, wanted: Entry) -> None:
+        """See that the file is of this very study; its budget may differ, and how many samples were taken over."""
+        free = {"budget", "budget_epochs", "warm_samples"}
+        wanted = _plain(wanted)
+        for name in [*wanted, *found]:
+            if name not in free and found.get(name) != wanted.get(name):
+                raise OtherSettings(self.path, name, found.get(name), wanted.get(name))
+
+    def _extended(self, journal: Journal, record: StudyRecord) -> StudyRecord:
+        """Note a larger budget in the file."""
+        begun, now = record.header.settings, Extension(self.settings.budget, self.settings.budget_epochs)
+        last = record.extensions[-1] if record.extensions else Extension(begun.budget, begun.budget_epochs)
+        if now == last:
+            return record
+        if now.budget < last.budget or (now.budget_epochs or math.inf) < (last.budget_epochs or math.inf):
+            raise LowerBudget(
+                f"{self.path} has a budget of {_worded(last)} already, which can be raised, but not lowered to "
+                f"{_worded(now)}; give at least that, or begin anew with another folder"
+            )
+        journal.append(now.as_json())
+        journal.sync()
+        after = (*record.extended_after, len(record.samples))
+        return replace(record, extensions=(*record.extensions, now), extended_after=after)
+
+
+def _plain(content: dict[str, Any]) -> Entry:
+    """Give an object as JSON gives it back."""
+    return read_object(to_line(content))
+
+
+def _worded(budget: Extension) -> str:
+    epochs = f" and {budget.budget_epochs} epochs" if budget.budget_epochs else ""
+    return f"{budget.budget} evaluations{epochs}"
+
+
+@dataclass
+class _Phase:
+    """What is left of the share of one target in one round of the budget."""
+
+    target: int
+    evaluations: int
+    epochs: float  # infinite where they are not limited
+    proposals: int
+
+    def take(self, sample: Sample) -> None:
+        """Pay for a sample."""
+        self.evaluations -= 1
+        self.epochs -= sample.epochs
+
+    def allows(self, settings: StudySettings) -> int:
+        """Say how many proposals may be asked for now, 0 at its end."""
+        trainings = math.inf if math.isinf(self.epochs) else math.ceil(self.epochs / settings.epochs_each)
+        return int(max(0, min(settings.batch, self.evaluations, trainings)))
+
+
+class _Course:
+    """One run of a study, from its first sample on: what is in the file is taken from there."""
+
+    def __init__(
+        self, study: Study, journal: Journal, record: StudyRecord, evaluate: Evaluate, watcher: Watcher
+    ) -> None:
+        self.samples: list[Sample] = []
+        self._study, self._journal, self._record = study, journal, record
+        self._settings = record.header.settings  # as the study was begun
+        self._evaluate, self._watcher = evaluate, watcher
+        self._known: dict[Choices, Sample] = {}
+        self._engines: dict[int, Engine] = {}
+        self._told: dict[int, int] = {}  # by target: how many of the samples its engine has seen
+
+    def run(self) -> None:
+        """Go through the budget and its extensions, in each through the targets."""
+        for sample in self._record.samples[: self._record.header.warm_samples]:
+            self._take(sample)
+            self._watcher.recalled(sample)
+        budgets = [Extension(self._settings.budget, self._settings.budget_epochs), *self._record.extensions]
+        for budget in budgets:
+            for phase in list(self._phases(budget)):
+                self._search(phase)
+        if len(self._record.samples) > len(self.samples):
+            line = self._record.line_of(len(self.samples))
+            raise FileDamaged(self._study.path, line, f"this study ends after {len(self.samples)} samples")
+
+    def _phases(self, budget: Extension) -> Iterator[_Phase]:
+        """Share what a budget leaves equally among the targets; what does not divide goes to the first."""
+        paid = [sample for sample in self.samples if sample.target != WARM]
+        left = max(0, budget.budget - len(paid))
+        epochs = max(0, budget.budget_epochs - sum(sample.epochs for sample in paid)) if budget.budget_epochs else None
+        targets = len(self._settings.targets_ms)
+        for target in range(targets):
+            share, rest = divmod(left, targets)
+            share += rest if target == 0 else 0
+            epoch_share = math.inf
+            if epochs is not None:
+                epoch_share = epochs // targets + (epochs % targets if target == 0 else 0)
+            yield _Phase(target, share, epoch_share, _PROPOSALS * share)
+
+    def _search(self, phase: _Phase) -> None:
+        """Ask, evaluate and tell until the phase's share is used up or its engine has nothing new to propose."""
+        if not phase.allows(self._settings):
+            return
+        engine = self._engine(phase)
+        while count := min(phase.allows(self._settings), phase.proposals):
+            asked = engine.ask(count)
+            if not asked:
+                self._watcher.noted(self._exhausted())
+                break
+            phase.proposals -= len(asked)
+            self._rate([choices for choices in dict.fromkeys(asked) if choices not in self._known], phase)
+            engine.tell([self._evaluated(self._known[choices], phase.target) for choices in asked])
+        else:
+            if phase.allows(self._settings):
+                self._watcher.noted(
+                    f"engine {self._settings.engine} only repeats itself: this phase ends with "
+                    f"{phase.evaluations} evaluations of its budget left"
+                )
+        self._told[phase.target] = len(self.samples)
+
+    def _engine(self, phase: _Phase) -> Engine:
+        """Give the target's engine, told all that others found since it was asked last."""
+        settings = self._settings
+        if phase.target not in self._engines:
+            feasible_ms = settings.targets_ms[phase.target] if settings.reward.form == "hard" else math.inf
+            made_for = EngineSettings(phase.evaluations, settings.batch, feasible_ms)
+            seed = settings.seed + phase.target
+            sizes = self._study.latency.space.decision_sizes
+            self._engines[phase.target] = engine_named(settings.engine)(sizes, made_for, seed)
+        engine = self._engines[phase.target]
+        news = self.samples[self._told.get(phase.target, 0) :]
+        if news:
+            engine.tell([self._evaluated(sample, phase.target) for sample in news])
+        return engine
+
+    def _evaluated(self, sample: Sample, target: int) -> Evaluated:
+        latency_ms = sample.latency_ms(self._settings.target_dtype)
+        reward = self._settings.reward(sample.proxy_accuracy, latency_ms, self._settings.targets_ms[target])
+        return Evaluated(sample.choices, reward, sample.proxy_accuracy, latency_ms, bool(sample.failure))
+
+    def _exhausted(self) -> str:
+        size = self._study.latency.space.size
+        if len(self.samples) >= size:
+            return f"all {size} architectures of the space are evaluated: the search ends before its budget"
+        return f"engine {self._settings.engine} has nothing more to propose: the search ends before its budget"
+
+    def _rate(self, fresh: Sequence[Choices], phase: _Phase) -> None:
+        """Have new proposals in the samples, from the file as far as that goes; the others are evaluated."""
+        earlier = len(self.samples)
+        recorded = self._record.samples[earlier : earlier + len(fresh)]
+        for choices, sample in zip(fresh, recorded, strict=False):
+            self._check_recorded(choices, sample, phase.target)
+            self._take(sample)
+            phase.take(sample)
+            self._watcher.recalled(sample)
+        rest = fresh[len(recorded) :]
+        if not rest:
+            return
+        archs = [self._study.latency.space.arch(choices) for choices in rest]
+        early = [
+            sample.early_accuracy for sample in self.samples[:earlier]
+        ]  # of earlier batches only, after a kill too
+        hopeless = hopeless_after(early, self._settings.stop_share, self._settings.epochs_each)
+        for choices, rated in zip(rest, self._evaluate(archs, hopeless), strict=True):
+            sample = self._sample(choices, rated, phase.target)
+            self._journal.append(sample.as_json())
+            self._journal.sync()
+            self._take(sample)
+            phase.take(sample)
+            self._watcher.sampled(sample)
+
+    def _take(self, sample: Sample) -> None:
+        self.samples.append(sample)
+        self._known[sample.choices] = sample
+
+    def _check_recorded(self, choices: Choices, sample: Sample, target: int) -> None:
+        """See that the file goes on with what the engine proposes."""
+        arch = str(self._study.latency.space.arch(choices))
+        if (sample.choices, sample.arch, sample.target) != (choices, arch, target):
+            raise FileDamaged(
+                self._study.path,
+                self._record.line_of(sample.index),
+                f"sample {sample.index} is not what engine {self._settings.engine} proposes here, {arch}, "
+                "unless another version of edgekd or torch does",
+            )
+
+    def _sample(self, choices: Choices, rated: Rated, target: int) -> Sample:
+        """Make a sample of an evaluation; one that failed has accuracy 0, and is rewarded for that at its latency."""
+        rated = _without_nonsense(rated, measures=self._settings.latency == MEASURED)
+        model = self._study.latency
+        arch = model.space.arch(choices)
+        sample = Sample(
+            index=len(self.samples),
+            choices=choices,
+            arch=str(arch),
+            arch_id=arch.arch_id,
+            predicted_ms=model.predicted_ms(arch),
+            measured_ms=rated.measured_ms,
+            proxy_accuracy=rated.accuracy,
+            reward=0.0,
+            seconds=round(rated.seconds, 3),
+            macs=graph_of(model.space, arch).macs,
+            epochs=rated.epochs,
+            early_accuracy=rated.early_accuracy,
+            failure=rated.failure,
+            host=rated.host,
+            target=target,
+        )
+        return replace(sample, reward=self._evaluated(sample, target).reward)
+
+
+def _without_nonsense(rated: Rated, *, measures: bool) -> Rated:
+    """Make a failure of what is no accuracy or no time: it is punished like one, and the search goes on."""
+    measured_ms = rated.measured_ms if measures else None
+    if measures and not (measured_ms is not None and 0 < measured_ms < math.inf):
+        rated = replace(rated, failure=rated.failure or f"it was measured at {measured_ms} ms")
+        measured_ms = None
+    if not rated.failure and not 0 <= rated.accuracy <= 1:  # false for NaN, too
+        rated = replace(rated, failure=f"its accuracy is {rated.accuracy}")
+    return replace(rated, accuracy=0.0 if rated.failure else rated.accuracy, measured_ms=measured_ms)

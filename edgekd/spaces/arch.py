@@ -1,6 +1,7 @@
 """Arch: one architecture of a space, as a frozen value with a text form and an id.
 
-It says what was decided, block by block; what the decisions mean in channels and operators is in layers.py.
+It says what was decided, block by block; what the decisions mean in channels and operators is in layers.py and
+blocks/.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import re
 from dataclasses import dataclass
 
 from edgekd.errors import UsageError
+from edgekd.spaces.blocks import BLOCKS
 
-CONV_OPS = ("conv", "dsconv", "mb3", "mb6")
+CONV_OPS = tuple(BLOCKS)
 SKIP_OPS = ("none", "identity", "pool")
+MAX_LAYERS = 99  # of a block; its text has room for two digits
 
 _BLOCK = re.compile(
     r"(?P<conv_op>[a-z0-9]+)_k(?P<kernel>\d)_se(?P<se_ratio>0|0\.\d+)_(?P<skip_op>[a-z]+)"
@@ -24,7 +27,7 @@ _BLOCK = re.compile(
 class Block:
     """The decisions of one block; its layers are alike, the first carries the stride."""
 
-    conv_op: str  # one of CONV_OPS; mb3 and mb6 are MBConv with that expansion
+    conv_op: str  # one of CONV_OPS, the names of the block types
     kernel: int
     se_ratio: float  # squeeze width over the layer's input channels; 0 is none
     skip_op: str  # one of SKIP_OPS

@@ -142,9 +142,14 @@ class _AveragePool(nn.Module):
         super().__init__()
         op = node.op
         self.kernel, self.stride = op.kernel, op.stride
-        # where SAME pads only behind, ceil_mode adds exactly those windows, and torch counts only real pixels
-        pads, symmetric = _same_padding(op.inputs[0].shape[1:3], op.kernel, op.stride)
-        self.padding, self.ceil_mode = symmetric, bool(pads)
+        total = _same_total(op.inputs[0].shape[1:3], op.kernel, op.stride)
+        if any(t % 2 and s == 1 for t, s in zip(total, op.stride, strict=True)):
+            raise ValueError(
+                f"average pooling of kernel {op.kernel} without a stride has no middle; take an odd kernel"
+            )
+        # where SAME pads one more behind than before, ceil_mode adds exactly the windows there; elsewhere it adds none,
+        # and torch counts only real pixels
+        self.padding, self.ceil_mode = (total[0] // 2, total[1] // 2), any(t % 2 for t in total)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.avg_pool2d(
@@ -164,9 +169,15 @@ class _Mean(_Plain):
         return x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
 
 
-class _Add(_Plain):
+class _Add(nn.Module):
+    """The sum of two tensors, and the activation fused into it."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self.act = _ACTIVATIONS[node.op.act]
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
+        return self.act(x + y)
 
 
 class _Mul(_Plain):
@@ -212,11 +223,16 @@ def _same_padding(
     """Give TFLite's SAME padding as (left, right, top, bottom) for functional.pad, or where it is symmetric as
     conv's own cheaper padding (vertical, horizontal).
     """
-    total = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
+    total = _same_total(size, kernel, stride)
     if all(t % 2 == 0 for t in total):
         return None, (total[0] // 2, total[1] // 2)
     before = [t // 2 for t in total]
     return (before[1], total[1] - before[1], before[0], total[0] - before[0]), (0, 0)
+
+
+def _same_total(size: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int]) -> list[int]:
+    """Give how many pixels SAME adds in height and width, before and behind together."""
+    return [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
 
 
 def _initialise(conv: nn.Conv2d) -> None:

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekd import cli
-from edgekd.data import dataset
 from edgekd.data.dataset import SPLITS, DataSet
+from edgekd.data.loading import load_data
+from edgekd.data.sources import npz
 from edgekd.errors import DataError
 
 Arrays = dict[str, Any]
@@ -27,7 +28,7 @@ Arrays = dict[str, Any]
 @pytest.fixture(scope="module")
 def embedded() -> DataSet:
     """The embedded set."""
-    return dataset.load("embedded")
+    return load_data("embedded")
 
 
 def small_arrays() -> Arrays:
@@ -78,7 +79,7 @@ def test_preprocessing_scales_and_standardises(path: Path) -> None:
         image = arrays[f"{name}_images"]
         arrays[f"{name}_images"] = np.stack([image, 255 - image // 2, image // 4], axis=-1)
     np.savez(path, **arrays)
-    data = dataset.load(str(path))
+    data = load_data(str(path))
     found = data.preprocess(data.train.images)
     assert found.dtype == np.float32
     assert found.shape == (12, 5, 4, 3)
@@ -93,7 +94,7 @@ def test_preprocessing_scales_and_standardises(path: Path) -> None:
 def test_a_set_without_a_channel_axis_gets_one(path: Path) -> None:
     """Grey images may come as (N, H, W)."""
     np.savez_compressed(path, **small_arrays())
-    data = dataset.load(str(path))
+    data = load_data(str(path))
     assert data.train.images.shape == (12, 5, 4, 1)
     assert data.train.labels.dtype == np.int64
     assert (data.name, data.classes) == ("set", 2)
@@ -135,7 +136,7 @@ def test_arrays_that_do_not_fit_are_refused(path: Path, arrays: Arrays, message:
     """The message names the file, the array and what it is."""
     np.savez(path, **arrays)
     with pytest.raises(DataError, match=message) as caught:
-        dataset.load(str(path))
+        load_data(str(path))
     assert str(path) in str(caught.value)
 
 
@@ -186,7 +187,7 @@ def test_a_damaged_file_is_refused(path: Path, content: bytes) -> None:
     """No damage is anything but a DataError that names the file; nothing is unpickled."""
     path.write_bytes(content)
     with pytest.raises(DataError, match=re.escape(str(path))):
-        dataset.load(str(path))
+        load_data(str(path))
 
 
 @given(position=st.integers(0, len(npz_bytes()) - 1), flip=st.integers(1, 255), compressed=st.booleans())
@@ -197,25 +198,25 @@ def test_any_damaged_byte_is_survived(path: Path, position: int, flip: int, comp
     content[position] ^= flip
     path.write_bytes(content)
     with contextlib.suppress(DataError):
-        assert dataset.load(str(path)).train.images.shape == (12, 5, 4, 1)
+        assert load_data(str(path)).train.images.shape == (12, 5, 4, 1)
 
 
 def test_a_file_that_unpacks_beyond_the_limit_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small archive of many zeros is told by its directory, before memory is asked for."""
     np.savez_compressed(path, **changed("train_images", np.zeros((4000, 5, 4), np.uint8)))
     assert path.stat().st_size < 5000
-    monkeypatch.setattr(dataset, "_MAX_BYTES", 50_000)
+    monkeypatch.setattr(npz, "_MAX_BYTES", 50_000)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(DataError, match=r"unpacks to 8[0-9]{4} bytes, more than 50000"):
-        dataset.load(str(path))
+        load_data(str(path))
 
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     """The message says what may be given instead."""
-    with pytest.raises(DataError, match="no such file; give `embedded` or the path of an npz file"):
-        dataset.load(str(tmp_path / "none.npz"))
-    with pytest.raises(DataError, match="not a readable npz file"):
-        dataset.load(str(tmp_path))
+    with pytest.raises(DataError, match="no such file; give `embedded`, an npz file, a folder of images"):
+        load_data(str(tmp_path / "none.npz"))
+    with pytest.raises(DataError, match="has no folders of classes"):
+        load_data(str(tmp_path))
 
 
 def test_the_data_export_is_what_an_artifact_expects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +225,7 @@ def test_the_data_export_is_what_an_artifact_expects(tmp_path: Path, capsys: pyt
     np.savez(source, **small_arrays())
     assert cli.run(["data", "export", str(source), str(target), "--split", "validation", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": str(target), "images": 4, "classes": 2}
-    data = dataset.load(str(source))
+    data = load_data(str(source))
     with np.load(target) as written:
         assert sorted(written.files) == ["x", "y"]
         assert written["x"].dtype == np.float32

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edgekd.data import dataset
 from edgekd.data.dataset import DataSet
+from edgekd.data.loading import load_data
 from edgekd.teachers import CifarResNet, Teacher, load
 
 
@@ -36,7 +36,7 @@ def tiny_data(tmp_path: Path) -> DataSet:
         arrays[f"{name}_labels"] = labels
     path = tmp_path / "tiny.npz"
     np.savez(path, **arrays)
-    return dataset.load(str(path))
+    return load_data(str(path))
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,19 @@ import pytest
 import torch
 
 from edgekd.data.dataset import DataSet
-from edgekd.distill.logit_cache import cache_logits, read_logits
+from edgekd.distill import logit_cache
+from edgekd.distill.coding import encoded
+from edgekd.distill.logit_cache import cache_logits, map_logits, read_logits
+from edgekd.distill.mentors import CachedLogits
 from edgekd.distill.views import VIEWS, samples_of, view_of
 from edgekd.errors import DataError
 from edgekd.teachers import Teacher
+
+
+def whole(cached: CachedLogits) -> torch.Tensor:
+    """Give exact logits (N, views, classes)."""
+    assert cached.exact is not None
+    return cached.exact
 
 
 @pytest.fixture
@@ -25,7 +37,7 @@ def cached(tmp_path: Path, tiny_teacher: Teacher, tiny_data: DataSet) -> Path:
 
 def test_cached_logits_are_the_live_ones_of_both_views(cached: Path, tiny_teacher: Teacher, tiny_data: DataSet) -> None:
     """Row i, view v of the file is what the teacher says of sample i in view v; mirrored differs from plain."""
-    logits, samples = read_logits(cached), samples_of(tiny_data, tiny_data.train)
+    logits, samples = whole(read_logits(cached)), samples_of(tiny_data, tiny_data.train)
     assert logits.shape == (31, VIEWS, 3)
     assert logits.dtype == torch.float32
     for view in range(VIEWS):
@@ -65,7 +77,7 @@ def test_another_teacher_or_other_data_has_another_file(
 def test_what_a_reader_changes_in_memory_does_not_reach_the_file(cached: Path) -> None:
     """The mapping is copy on write."""
     before = cached.read_bytes()
-    read_logits(cached).zero_()
+    whole(read_logits(cached)).zero_()
     assert cached.read_bytes() == before
 
 
@@ -119,4 +131,131 @@ def test_every_damaged_header_byte_is_survived(cached: Path) -> None:
         for flip in (0x01, 0x80):
             cached.write_bytes(content[:position] + bytes([content[position] ^ flip]) + content[position + 1 :])
             with contextlib.suppress(DataError):
-                assert read_logits(cached).ndim == 3
+                read_logits(cached)
+
+
+def test_mapped_logits_are_those_of_the_file(cached: Path, tiny_data: DataSet) -> None:
+    """A sample's number in the subset stands for its row."""
+    chosen, views = torch.tensor([30, 0, 7]), torch.tensor([1, 0, 1])
+    mapped = map_logits(cached, tiny_data, chosen).at(torch.arange(3), views)
+    assert torch.equal(mapped, read_logits(cached).at(chosen, views))
+
+
+def test_a_large_file_is_computed_and_checked_in_pieces(
+    cached: Path, tmp_path: Path, tiny_teacher: Teacher, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of any size give the same file, and what is wrong in the last one is found."""
+    monkeypatch.setattr(logit_cache, "_SAMPLES", 4)
+    (tmp_path / "pieces").mkdir()
+    pieces = cache_logits(tmp_path / "pieces", tiny_teacher, tiny_data)
+    assert torch.allclose(whole(read_logits(pieces)), whole(read_logits(cached)), atol=1e-6)
+    array = np.load(pieces)
+    array[-1, -1, -1] = np.nan
+    np.save(pieces, array)
+    with pytest.raises(DataError, match="no finite float32"):
+        read_logits(pieces)
+
+
+def test_a_teacher_who_gives_nan_leaves_no_file(tmp_path: Path, tiny_teacher: Teacher, tiny_data: DataSet) -> None:
+    """It is named; the half-written file is gone."""
+
+    class Mad(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 3), torch.nan)
+
+    before = set(tmp_path.iterdir())
+    with pytest.raises(DataError, match="its logits of training samples from 0 on are not finite"):
+        cache_logits(tmp_path, dataclasses.replace(tiny_teacher, module=Mad()), tiny_data)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("shape", [(30, VIEWS, 3), (31, 1, 3), (31, VIEWS, 4)], ids=["samples", "views", "classes"])
+def test_mapping_a_cache_of_another_shape_is_refused(cached: Path, tiny_data: DataSet, shape: tuple[int, ...]) -> None:
+    """Before one of them is used for the wrong sample."""
+    np.save(cached, np.zeros(shape, np.float32))
+    with pytest.raises(DataError, match="remove the file"):
+        map_logits(cached, tiny_data, torch.tensor([0]))
+
+
+def test_only_the_rows_that_are_used_are_looked_at(cached: Path, tiny_data: DataSet) -> None:
+    """A number that is not finite is found where it would be learnt from."""
+    array = np.load(cached)
+    array[7, 1, 2] = np.inf
+    np.save(cached, array)
+    assert map_logits(cached, tiny_data, torch.tensor([6, 8])).at(torch.tensor([1]), torch.tensor([0])).shape == (1, 3)
+    with pytest.raises(DataError, match="no finite float32"):
+        map_logits(cached, tiny_data, torch.tensor([6, 7]))
+
+
+def test_many_logits_are_kept_in_a_byte_each(
+    tmp_path: Path, tiny_teacher: Teacher, tiny_data: DataSet, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file than the exact one, of the same answers within what a code can say."""
+    monkeypatch.setattr(logit_cache, "_EXACT_BYTES", 100)
+    path = cache_logits(tmp_path, tiny_teacher, tiny_data)
+    assert path != cached
+    assert np.load(path).dtype == np.uint8
+    rows, views = torch.arange(31), torch.arange(31) % VIEWS
+    exact = read_logits(cached).at(rows, views)
+    for coded in (read_logits(path), map_logits(path, tiny_data, rows)):
+        found = coded.at(rows, views)
+        assert torch.equal(found.argmax(1), exact.argmax(1))
+        assert (found - exact).abs().max() <= 1.01 * (exact.amax(1) - exact.amin(1)).max() / 255
+    assert cache_logits(tmp_path, tiny_teacher, tiny_data) == path
+
+
+@pytest.mark.parametrize("head", [(np.nan, 1.0), (0.0, np.inf), (0.0, -1.0)], ids=["largest", "range", "negative"])
+def test_damaged_codes_are_refused(tmp_path: Path, head: tuple[float, float]) -> None:
+    """A row's largest and range are numbers, the range at least 0."""
+    codes = encoded(np.zeros((4, VIEWS, 3), np.float32))
+    codes[2, 1, :8] = np.array(head, "<f4").view(np.uint8)
+    np.save(tmp_path / "codes.npy", codes)
+    with pytest.raises(DataError, match="remove the file"):
+        read_logits(tmp_path / "codes.npy")
+    np.save(tmp_path / "short.npy", codes[..., :8])
+    with pytest.raises(DataError, match="remove the file"):
+        read_logits(tmp_path / "short.npy")
+
+
+def test_fifty_thousand_samples_of_a_hundred_classes_take_less_than_12_mb() -> None:
+    """In both views, with the heads of all rows."""
+    row = encoded(np.zeros((1, VIEWS, 100), np.float32))
+    assert 50_000 * row.nbytes < 12e6
+
+
+CLASSES, SAMPLES = 1000, 60_000  # 480 MB of logits
+READER = """
+import sys, pathlib, types, torch
+from edgekd.distill.logit_cache import map_logits, read_logits
+
+def peak_bytes():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+path, samples, classes = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+data = types.SimpleNamespace(train=range(samples), classes=classes)
+before = peak_bytes()
+rows = torch.arange(0, samples, samples // 100)
+used, both = torch.arange(100), torch.ones(100, dtype=torch.int64)
+for logits in (map_logits(path, data, rows).at(used, both), read_logits(path).at(rows, both)):
+    assert logits.shape == (100, classes)
+print(peak_bytes() - before)
+"""
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[Path]:
+    """A file of half a gigabyte of logits that takes no room on the disk: all of them are 0."""
+    path = tmp_path / "large.npy"
+    np.lib.format.open_memmap(path, "w+", np.float32, (SAMPLES, VIEWS, CLASSES)).flush()
+    yield path
+    path.unlink()
+
+
+def test_a_large_file_is_never_held_whole(large: Path) -> None:
+    """Checking half a gigabyte and using a hundredth of its rows grows the process by a tenth of it at most."""
+    size_bytes = large.stat().st_size
+    command = [sys.executable, "-c", READER, str(large), str(SAMPLES), str(CLASSES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert size_bytes > 4.7e8
+    assert int(done.stdout) < size_bytes / 10

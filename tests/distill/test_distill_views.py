@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edgekd.data.dataset import DataSet
-from edgekd.distill.views import VIEWS, Batch, Samples, balanced_subset, batches, samples_of, view_of
+from edgekd.distill.loader import Batch, Order, batches
+from edgekd.distill.views import (
+    VIEWS,
+    Samples,
+    balanced_subset,
+    count_from,
+    resized,
+    samples_of,
+    view_of,
+)
+from edgekd.errors import UsageError
 
 
 def numbered(count: int) -> Samples:
@@ -22,7 +32,7 @@ def numbered(count: int) -> Samples:
 
 def epoch_of(samples: Samples, seed: int, epoch: int, size: int = 4, mirror: bool = True) -> list[Batch]:
     """List an epoch's batches."""
-    return list(batches(samples, size, seed, epoch, mirror))
+    return list(batches(samples, Order(size, seed, mirror), epoch))
 
 
 def rows_of(found: list[Batch]) -> Tensor:
@@ -122,3 +132,37 @@ def test_a_balanced_subset_of_the_embedded_kind_is_exactly_balanced(count: int) 
     """Where every class has enough, each gives the same number."""
     labels = torch.arange(200) % 10
     assert set(Counter(labels[balanced_subset(labels, count)].tolist()).values()) == {count // 10}
+
+
+def test_resized_images_keep_what_they_show() -> None:
+    """Half as many pixels hold the means of their neighbourhoods; a constant image stays one; labels stay."""
+    image = torch.tensor([[0.0, 0.0, 8.0, 8.0]] * 4).view(1, 1, 4, 4)
+    small = resized(Samples(image, torch.tensor([2])), 2)
+    assert small.images.shape == (1, 1, 2, 2)
+    assert small.images[0, 0, 0, 0] < 2
+    assert small.images[0, 0, 0, 1] > 6
+    assert small.labels.tolist() == [2]
+    flat = resized(Samples(torch.full((2, 3, 5, 5), 0.7), torch.tensor([0, 1])), 8)
+    assert torch.allclose(flat.images, torch.tensor(0.7), atol=1e-6)
+    assert flat.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_resizing_to_the_same_size_changes_nothing() -> None:
+    """Not a bit, and nothing is copied."""
+    samples = numbered(3)
+    assert resized(samples, 2) is samples
+
+
+@pytest.mark.parametrize(
+    ("images", "count"), [(800, 800), (800.0, 800), (2, 2), (1, 1000), (1.0, 1000), (0.1, 100), (5000, 1000), (1e-9, 2)]
+)
+def test_images_are_counted_or_a_share(images: float, count: int) -> None:
+    """Above 1 they are a number, up to 1 a share; at least 2 and never more than there are."""
+    assert count_from(images, 1000) == count
+
+
+@pytest.mark.parametrize("images", [0, -1, 1.5, float("nan"), float("inf")])
+def test_images_that_are_neither_are_refused(images: float) -> None:
+    """One and a half images are none."""
+    with pytest.raises(UsageError, match="whole number above 1, or a share"):
+        count_from(images, 1000)

@@ -16,8 +16,8 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from synthetic import NARROW, random_archs, random_network, tiny_space
 
-from edgekd.data import dataset
 from edgekd.data.dataset import DataSet, Split
+from edgekd.data.loading import load_data
 from edgekd.distill.train import predict
 from edgekd.errors import DataError
 from edgekd.export import bundle as bundle_module
@@ -220,7 +220,7 @@ def test_searched_networks_agree_in_every_runtime(number: int, tmp_path: Path) -
     """Random architectures of the real space on real images: float32 and onnx to 1e-4 of their spread."""
     arch = random_archs(NARROW, 3, seed=8)[number]
     network = random_network(graph_of(NARROW, arch), seed=number)
-    whole = dataset.load("embedded")
+    whole = load_data("embedded")
     few = dataclasses.replace(whole, test=Split(whole.test.images[:100], whole.test.labels[:100]))
     bundle = build(network, few, calibration_images=200)
     path = tmp_path / "student.onnx"

@@ -7,80 +7,24 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from report_pages import Node, Page
+from report_runs import OPTIONS, SETTINGS, TARGET_MS, make_sample, make_samples, rewrite, write_study
 
-from edgekd.report.analysis import Target, pareto_front, points_of
-from edgekd.report.data import ReportData
+from edgekd.report.analysis import pareto_front, points_of
+from edgekd.report.data import ReportData, Target
+from edgekd.report.errors import RunFileError
 from edgekd.report.html import render
+from edgekd.report.scene import MOST_MARKS
 from edgekd.report.svg import Scale
+from edgekd.search.study_file import arch_id_of
 
 MakeRun = Callable[..., Path]
-VOID = {"meta", "link", "br", "wbr"}
-PLOTS = ("plot-histogram", "plot-scatter", "plot-latency", "plot-accuracy", "plot-macs")
+PLOTS = ("plot-histogram", "plot-scatter", "plot-latency", "plot-accuracy", "plot-macs", "plot-where")
 HOSTILE = "</script></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'><b onclick=x>&amp;"
-
-
-@dataclass
-class Node:
-    """One element of the page."""
-
-    tag: str
-    attributes: dict[str, str]
-    parent: Node | None
-    children: list[Node] = field(default_factory=list)
-    text: str = ""
-
-    def all(self, tag: str = "", class_: str = "") -> list[Node]:
-        """List elements below this one by tag and class."""
-        found = [c for c in self.children if tag in {"", c.tag} and (not class_ or class_ in c.classes)]
-        return found + [n for c in self.children for n in c.all(tag, class_)]
-
-    def by_id(self, name: str) -> Node:
-        """Return the one element of this id."""
-        (found,) = [n for n in self.all() if n.attributes.get("id") == name]
-        return found
-
-    @property
-    def classes(self) -> list[str]:
-        """List the classes."""
-        return self.attributes.get("class", "").split()
-
-    def number(self, name: str) -> float:
-        """Return a numeric attribute."""
-        return float(self.attributes[name])
-
-
-class Page(HTMLParser):
-    """A strict reader of the page: every element must be closed, in order."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.root = self.open = Node("", {}, None)
-        self.feed(page)
-        self.close()
-        assert self.open is self.root, f"<{self.open.tag}> is never closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Open an element; a void one is closed at once."""
-        assert len({name for name, _ in attrs}) == len(attrs), f"<{tag}> has an attribute twice"
-        node = Node(tag, {name: value or "" for name, value in attrs}, self.open)
-        self.open.children.append(node)
-        if tag not in VOID:
-            self.open = node
-
-    def handle_endtag(self, tag: str) -> None:
-        """Close the open element, which must be this one."""
-        assert self.open.tag == tag, f"</{tag}> closes <{self.open.tag}>"
-        assert self.open.parent is not None
-        self.open = self.open.parent
-
-    def handle_data(self, data: str) -> None:
-        """Give text to the open element."""
-        self.open.text += data
 
 
 def read(data: ReportData) -> Node:
@@ -106,7 +50,7 @@ def test_the_page_is_well_formed_and_in_order(data: ReportData) -> None:
     root = read(data)
     ids = [n.attributes["id"] for n in root.all() if "id" in n.attributes]
     assert len(ids) == len(set(ids))
-    assert [n.text for n in root.all("h2")] == ["Result", "Search", "Networks", "Provenance"]
+    assert [n.text for n in root.all("h2")] == ["Result", "Search", "Decisions", "Networks", "Provenance"]
     assert tuple(n.attributes["id"] for n in root.all("svg", "plot")) == PLOTS
     assert root.all("html")[0].attributes["lang"] == "en"
     assert len(root.all("h1")) == 1
@@ -237,11 +181,12 @@ def test_hostile_text_stays_text(make_run: MakeRun) -> None:
     manifest["seconds"], manifest["parity"] = {HOSTILE: 1.0}, {HOSTILE: 0.1}
     manifest["reference"]["arch"] = manifest["artifacts"]["int8"]["path"] = HOSTILE
     (run / "manifest.json").write_text(json.dumps(manifest))
+    hostile = [replace(s, arch=HOSTILE, arch_id=arch_id_of(HOSTILE)) for s in make_samples(4, learns=True)]
+    hostile[3] = replace(hostile[3], failure=HOSTILE, host=HOSTILE, proxy_accuracy=0.0, reward=0.0)
+    identity = {"proxy": {HOSTILE: HOSTILE}, HOSTILE: HOSTILE}
+    write_study(run / "search.jsonl", hostile, replace(SETTINGS, engine=HOSTILE), identity)
     for name in ("search.jsonl", "random.jsonl"):
-        header, *samples = [json.loads(line) for line in (run / name).read_text().splitlines()]
-        header |= {"engine": HOSTILE, "reward": {"form": HOSTILE, HOSTILE: HOSTILE}}
-        changed = [header, *(sample | {"arch": HOSTILE, "arch_id": HOSTILE} for sample in samples)]
-        (run / name).write_text("".join(json.dumps(line) + "\n" for line in changed))
+        rewrite(run / name, lambda lines: lines[0].update(space=HOSTILE, space_sha256=HOSTILE))
     page = render(ReportData.load(run))
     root = Page(page).root
     assert len(root.all("script")) == 1
@@ -266,7 +211,7 @@ def test_small_and_uneven_studies_are_drawn(make_run: MakeRun, shape: dict[str, 
 def test_an_empty_search_alone_is_drawn(make_run: MakeRun) -> None:
     """A run that was stopped before its first sample, without random search, still has its page."""
     root = read(ReportData.load(make_run(search=0, random=None)))
-    assert [len(root.by_id(plot).all("use", "mark")) for plot in PLOTS] == [0] * 5
+    assert [len(root.by_id(plot).all("use", "mark")) for plot in PLOTS] == [0] * 6
     assert root.by_id("plot-macs").all("text", "x-tick")
 
 
@@ -283,12 +228,100 @@ def test_a_search_without_a_feasible_sample_says_so(make_run: MakeRun) -> None:
 
 
 def test_notes_are_shown(make_run: MakeRun) -> None:
-    """A cut-off journal is remarked on the page."""
+    """A run that is not finished is remarked on the page."""
     run = make_run(search=5)
-    with (run / "search.jsonl").open("a") as journal:
-        journal.write('{"index": 5,')
+    manifest = json.loads((run / "manifest.json").read_text())
+    del manifest["measured_ms"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
     (notes,) = read(ReportData.load(run)).all("ul", "notes")
-    assert "line 7 was cut off" in notes.children[0].text
+    assert "not finished: measured_ms" in notes.children[0].text
+
+
+def test_a_search_alone_has_its_page(make_run: MakeRun) -> None:
+    """Without a student there are no artifacts; the outcome of the search heads the page."""
+    root = read(ReportData.load(make_run(finished=False)))
+    assert [n.text for n in root.all("h2")] == ["Search", "Decisions", "Networks", "Provenance"]
+    assert "best under" in root.all("p", "lead")[0].text
+    assert [n.text for n in root.all("h3")][-2:] == ["Search by AKD", "Search by random"]
+
+
+def test_failed_samples_are_shown_apart(make_run: MakeRun) -> None:
+    """They have marks of their own where latencies are drawn, none in the scatter, and a table of reasons."""
+    root = read(ReportData.load(make_run(failed=7)))
+    for plot, expected in zip(PLOTS[1:], [0, 7, 7, 7], strict=False):
+        crosses = [m for m in root.by_id(plot).all("use", "mark") if m.attributes["href"] == "#cross"]
+        assert len(crosses) == expected
+    assert len(root.by_id("plot-scatter").all("use", "mark")) == 233
+    assert "Failures" in [n.text for n in root.all("h2")]
+    assert ["7", "out of memory"] in [[c.text for c in row.all("td")] for row in root.all("tr")]
+
+
+def test_several_targets_are_drawn_and_listed(make_run: MakeRun) -> None:
+    """Each target has its line and its table of the best."""
+    run = make_run(random=None, finished=False)
+    targets = (TARGET_MS, 0.1, 0.3)
+    write_study(run / "search.jsonl", make_samples(60, learns=True), replace(SETTINGS, targets_ms=targets))
+    root = read(ReportData.load(run))
+    plot = root.by_id("plot-scatter")
+    scale = scale_of_ticks(plot)
+    lines = sorted(scale.invert(n.number("x1")) for n in plot.all("line", "rule") + plot.all("line", "target"))
+    assert lines == pytest.approx(sorted(targets), abs=0.2 * (scale.invert(1) - scale.invert(0)))
+    captions = [n.text for n in root.all("caption") if "under the target" in n.text]
+    assert [caption.split("of ")[1].split(" ms")[0] for caption in captions] == ["0.150", "0.100", "0.300"]
+
+
+def test_ten_thousand_samples_stay_usable(make_run: MakeRun) -> None:
+    """Marks are thinned, with a remark; the page stays under 5 MB, and counts and the front are of all samples."""
+    data = ReportData.load(make_run(search=9000, random=1000, failed=600))
+    page = render(data)
+    assert len(page.encode()) < 5e6
+    root = Page(page).root
+    assert "Of 10000 samples" in "".join(n.text for n in root.all("p", "soft"))
+    for plot in PLOTS[1:]:
+        assert len(root.by_id(plot).all("use", "mark")) <= MOST_MARKS
+    keys = {m.attributes["data-s"] for m in root.by_id("plot-scatter").all("use", "mark")}
+    assert {p.key for p in pareto_front(points_of(data), data.target)} <= keys
+    counted = "".join(c.all("title")[0].text for c in root.by_id("plot-histogram").all("rect", "column"))
+    assert sum(int(n) for n in re.findall(r"(?:AKD|random) (\d+)", counted)) == 10_000
+
+
+def test_legends_name_what_they_toggle(data: ReportData) -> None:
+    """Every entry that the script makes a button of names a class that something in its plot bears."""
+    for figure in read(data).all("figure"):
+        drawn = {class_ for node in figure.all("svg", "plot")[0].all() for class_ in node.classes}
+        named = [entry.attributes["data-series"] for entry in figure.all("li") if "data-series" in entry.attributes]
+        assert named
+        assert set(named) <= drawn
+
+
+@pytest.mark.parametrize("plot", PLOTS[1:])
+def test_zooming_knows_the_scales(data: ReportData, plot: str) -> None:
+    """The scales in a plot's attributes are those of its ticks."""
+    node = read(data).by_id(plot)
+    low, high, start, end = map(float, node.attributes["data-x"].split())
+    scale, ticks = Scale(low, high, start, end), node.all("text", "x-tick")
+    assert [scale.at(float(tick.text)) for tick in ticks] == pytest.approx([t.number("x") for t in ticks], abs=0.06)
+
+
+def test_a_space_of_absurd_size_is_refused(make_run: MakeRun) -> None:
+    """A header that claims more options than any space has does not fill the memory."""
+    run = make_run(search=3, random=None)
+    rewrite(run / "search.jsonl", lambda lines: lines[0].update(decision_sizes=[10**6] * 42))
+    with pytest.raises(RunFileError, match="42000000 options"):
+        render(ReportData.load(run))
+
+
+def test_decisions_have_the_shares_of_their_options(make_run: MakeRun) -> None:
+    """The table says, in words, how often each option was chosen in the first and in the last quarter."""
+    run = make_run(random=None, finished=False)
+    samples = [make_sample(i, 0.1, 0.5, [int(i >= 6), 0, 0, 0, i % 4, 0, i // 4, *([0] * 35)]) for i in range(8)]
+    write_study(run / "search.jsonl", samples)
+    rows = read(ReportData.load(run)).all("div", "decisions")[0].all("tr")
+    cells = {row.all("th")[0].text: row.all("td") for row in rows[1:]}
+    first, *_ = OPTIONS[0]
+    moved, *bars = cells["block 1 op"]
+    assert [moved.text, *(bar.all("span")[0].text for bar in bars)] == ["1.00", f"{first} 100.0 %", "dsconv 100.0 %"]
+    assert len(cells) == 42
 
 
 def test_a_missed_target_is_not_hidden(make_run: MakeRun) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from report_runs import SETTINGS, TARGET_MS, make_samples, write_study
 
 from edgekd.report import formats
 from edgekd.report.data import ReportData
@@ -33,10 +35,24 @@ def test_the_json_holds_the_results_and_can_be_written(make_run: MakeRun) -> Non
     values = as_json(ReportData.load(make_run()))
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["target_met"] is True
-    assert isinstance(values["best_under_target"], list)
-    assert len(values["best_under_target"]) == 10
-    assert isinstance(values["studies"], dict)
-    assert set(values["studies"]) == {"search", "random"}
+    (target,) = values["targets"]
+    assert target["target_ms"] == TARGET_MS
+    assert len(target["best_under_target"]) == 10
+    assert set(values["studies"]) == {"search", "baseline"}
+
+
+def test_each_target_has_its_outcome(make_run: MakeRun) -> None:
+    """A study of several targets has a row and an entry for each, chosen from all its samples."""
+    run = make_run(random=None, finished=False)
+    samples = make_samples(60, learns=True)
+    write_study(run / "search.jsonl", samples, replace(SETTINGS, targets_ms=(TARGET_MS, 0.1)))
+    data = ReportData.load(run)
+    first, second = as_json(data)["targets"]
+    assert [first["target_ms"], second["target_ms"]] == [TARGET_MS, 0.1]
+    assert second["best_under_target"][0]["proxy_accuracy"] == max(
+        s.proxy_accuracy for s in samples if s.predicted_ms["int8"] <= 0.1
+    )
+    assert [line.split()[:2] for line in final_table(data).splitlines()[4:]] == [["AKD", "0.150"], ["AKD", "0.100"]]
 
 
 @pytest.mark.parametrize(

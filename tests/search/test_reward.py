@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.errors import UnknownName
-from edgekd.search.errors import InvalidReward
-from edgekd.search.reward import FORMS, Reward
+from edgekd.search.engines.base import LARGEST_REWARD
+from edgekd.search.errors import InvalidReward, InvalidSetting
+from edgekd.search.reward import FORMS, Reward, feasible_first
 
 forms = pytest.mark.parametrize("form", FORMS)
 accuracies = st.floats(0, 1)
@@ -111,3 +112,61 @@ def test_an_unknown_form_is_refused_with_the_known_ones() -> None:
     """A typing error gets the nearest name."""
     with pytest.raises(UnknownName, match="unknown reward form 'absolut': did you mean 'absolute'"):
         Reward("absolut")
+
+
+@pytest.mark.parametrize(
+    ("reward", "latency_ms", "expected"),
+    [
+        (Reward("soft", soft_exponent=-1.0), 2.0, 0.4),
+        (Reward("hard", hard_exponent=-2.0), 2.0, 0.2),
+        (Reward("absolute", absolute_weight=-0.07), 2.0, 0.73),
+        (Reward("soft", soft_exponent=0.0), 2.0, 0.8),
+    ],
+)
+def test_exponents_and_weights_can_be_set(reward: Reward, latency_ms: float, expected: float) -> None:
+    """An accuracy of 0.8 at twice the target, by hand; an exponent of 0 leaves latency out."""
+    assert reward(0.8, latency_ms, 1.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["soft_exponent", "hard_exponent", "absolute_weight"])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 0.07, -1000.0])
+def test_weights_that_would_reward_slowness_are_refused(name: str, wrong: float) -> None:
+    """A weight above 0, infinite, NaN or absurdly strong is named with its value."""
+    with pytest.raises(InvalidSetting, match=f"{name} of a reward is {wrong}"):
+        Reward(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        Reward("soft", soft_exponent=-4.0),
+        Reward("hard", hard_exponent=-100.0),
+        Reward("absolute", absolute_weight=-100.0),
+    ],
+)
+@given(accuracy=accuracies, latency_ms=times, target_ms=times)
+def test_the_strongest_weights_give_rewards_that_engines_take(
+    reward: Reward, accuracy: float, latency_ms: float, target_ms: float
+) -> None:
+    """Finite, and small enough to be squared: however far a latency is from the target."""
+    assert abs(reward(accuracy, latency_ms, target_ms)) <= LARGEST_REWARD * (1 + 1e-9)
+
+
+@given(rewards=st.tuples(accuracies, accuracies), latency_ms=times, over=st.floats(1e-6, 10), target_ms=times)
+def test_feasible_first_prefers_anything_under_the_target(
+    rewards: tuple[float, float], latency_ms: float, over: float, target_ms: float
+) -> None:
+    """Whatever the rewards, a candidate on or under the target beats one above it; on one side the reward decides."""
+    under, above = min(latency_ms, target_ms), target_ms * (1 + over)
+    assert feasible_first(rewards[0], under, target_ms) > feasible_first(rewards[1], above, target_ms)
+    for latency in (under, above):
+        keys = [feasible_first(reward, latency, target_ms) for reward in sorted(rewards)]
+        assert keys == sorted(keys)
+
+
+def test_the_hard_form_alone_does_not_put_the_feasible_first() -> None:
+    """One per cent above the target and far more accurate: the higher reward, and still the loser of a tournament."""
+    hard = Reward("hard")
+    within, above = hard(0.6, 1.0, 1.0), hard(0.8, 1.01, 1.0)
+    assert above > within
+    assert feasible_first(above, 1.01, 1.0) < feasible_first(within, 1.0, 1.0)

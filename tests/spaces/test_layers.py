@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from synthetic import NARROW, every_arch, random_archs, tiny_space
+from synthetic import NARROW, every_arch, random_archs, table_for, tiny_space
 
 from edgekd.graph.ir import INPUT, Graph, out_shape_of
+from edgekd.search.latency import LatencyModel
 from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.mnasnet import SPACES
@@ -115,9 +117,19 @@ def union(space: Space, archs: list[Arch]) -> set[OpSpec]:
     return {op for arch in archs for op in graph_of(space, arch).ops}
 
 
-@pytest.mark.parametrize(
-    "space", [tiny_space(), replace(tiny_space(1), head_width=12)], ids=["two blocks", "one block and a head"]
-)
+def with_ops(space: Space, *conv_ops: str) -> Space:
+    """Give a space whose blocks choose among other operators."""
+    return replace(space, blocks=tuple(replace(block, conv_ops=conv_ops) for block in space.blocks))
+
+
+ENUMERATED = {
+    "two blocks": tiny_space(),
+    "one block and a head": replace(tiny_space(1), head_width=12),
+    "other block types": with_ops(tiny_space(), "fused3", "basic"),
+}
+
+
+@pytest.mark.parametrize("space", ENUMERATED.values(), ids=ENUMERATED.keys())
 def test_reachable_operators_are_those_of_every_architecture(space: Space) -> None:
     """A small space, enumerated: nothing is missing, and nothing is measured in vain."""
     listed = reachable_ops(space)
@@ -145,3 +157,13 @@ def test_random_architectures_of_large_spaces_hold_listed_operators(name: str) -
     """The same inclusion where enumerating is out of the question."""
     space = SPACES[name]
     assert union(space, random_archs(space, 500, 1)) <= set(reachable_ops(space))
+
+
+@pytest.mark.parametrize("space", ENUMERATED.values(), ids=ENUMERATED.keys())
+def test_many_architectures_are_predicted_as_each_alone(space: Space) -> None:
+    """The tables by option indices hold what the graphs do, for every block type, skip, depth and width."""
+    latency = LatencyModel.of(space, table_for(space))
+    archs = random_archs(space, 60, seed=3)
+    choices = np.array([space.choices(arch) for arch in archs])
+    one_by_one = [latency.predict(arch, "float32").total_ms for arch in archs]
+    assert latency.arrays("float32").predict_ms(choices) == pytest.approx(one_by_one, rel=1e-9)

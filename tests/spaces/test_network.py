@@ -7,13 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic import NARROW, random_archs, random_network
 from torch import nn
 
+from edgekd.graph.ir import INPUT, Graph, Node, out_shape_of
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.network import Network, folded_network, folded_parameters
 from edgekd.spaces.space import Space
+from latency_tables.op_spec import OpSpec, TensorSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -102,3 +106,41 @@ def test_the_same_seed_makes_the_same_network() -> None:
             torch.manual_seed(3)
             made.append(Network(graph_of(NARROW, NARROW.reference())).state_dict())
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def average_by_hand(values: np.ndarray, op: OpSpec) -> np.ndarray:
+    """Average what each window holds of the image, as SAME places the windows: (H, W, C) → (H', W', C)."""
+    ends, starts = [], []
+    for n, k, s in zip(values.shape, op.kernel, op.stride, strict=False):
+        before = max((-(-n // s) - 1) * s + k - n, 0) // 2
+        starts.append([max(i * s - before, 0) for i in range(-(-n // s))])
+        ends.append([min(i * s - before + k, n) for i in range(-(-n // s))])
+    rows, columns = (list(zip(*pair, strict=True)) for pair in zip(starts, ends, strict=True))
+    return np.array([[values[a:b, c:d].mean((0, 1)) for c, d in columns] for a, b in rows])
+
+
+def pooling(height: int, width: int, kernel: tuple[int, int], stride: tuple[int, int]) -> Node:
+    """Make a node of one average pooling."""
+    op = OpSpec("average_pool_2d", (TensorSpec((1, height, width, 2)),), "float32", kernel=kernel, stride=stride)
+    return Node("pool", op, (INPUT,), out_shape_of(op))
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_average_pooling_is_tflites(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    """Any size, square or not, with uneven padding in one direction alone: padding never counts."""
+    node = pooling(*size, kernel, stride)
+    values = np.random.default_rng(0).standard_normal((*size, 2)).astype(np.float32)
+    network = Network(Graph(node.op.inputs[0].shape, (node,)))
+    found = network(torch.from_numpy(values).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    assert found.shape == node.out_shape[1:]
+    assert found == pytest.approx(average_by_hand(values, node.op), abs=1e-5)
+
+
+def test_pooling_that_torch_cannot_do_is_refused() -> None:
+    """An even kernel without a stride would be padded unevenly everywhere."""
+    with pytest.raises(ValueError, match="take an odd kernel"):
+        Network(Graph((1, 5, 5, 2), (pooling(5, 5, (2, 2), (1, 1)),)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from edgekd.errors import UnknownName, UsageError
 from edgekd.profile import CALIBRATION_NETWORKS, all_ops, calibration_archs
 from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.mnasnet import SPACES, space_named
-from edgekd.spaces.space import round_channels
+from edgekd.spaces.space import BlockOptions, round_channels
 
 REFERENCE_LAYERS = (1, 2, 3, 4, 3, 3, 1)
 
@@ -68,6 +69,94 @@ def test_the_large_spaces_differ_in_their_resolution_alone() -> None:
     assert len({replace(space, name="", resolution=0) for space in large}) == 1
     assert [block.width for block in large[0].blocks] == [16, 24, 40, 80, 112, 192, 320]
     assert [block.stride for block in large[0].blocks] == [1, 2, 2, 2, 1, 2, 1]
+
+
+def test_the_space_for_cifar_keeps_its_features() -> None:
+    """32x32x3 in, 10 classes, MnasNet's widths, and a last feature map of 4x4 instead of the 1x1 of five strides."""
+    space, large = SPACES["mnasnet-32"], SPACES["mnasnet-96"]
+    assert (space.input_shape, space.classes, space.head_width) == ((1, 32, 32, 3), 10, 1280)
+    assert [block.width for block in space.blocks] == [block.width for block in large.blocks]
+    assert math.ceil(32 / (space.stem_stride * math.prod(block.stride for block in space.blocks))) == 4
+
+
+def test_decisions_have_names_and_spelled_options() -> None:
+    """Six names a block, blocks from 1, beside as many lists of options as architectures' texts spell them."""
+    space = tiny_space()
+    assert len(space.decision_names) == len(space.decision_options) == len(space.decision_sizes) == 12
+    assert [len(options) for options in space.decision_options] == list(space.decision_sizes)
+    named = dict(zip(space.decision_names, space.decision_options, strict=True))
+    assert list(named)[:2] == ["block1.conv_op", "block1.kernel"]
+    assert list(named)[-1] == "block2.filters"
+    assert named["block1.se_ratio"] == ("0", "0.25")
+    assert named["block2.layers"] == ("1", "3")
+    choices = tuple(size - 1 for size in space.decision_sizes)
+    last = str(space.arch(choices).blocks[1])
+    assert last == "mb3_k3_se0.25_pool_l3_f2"
+    assert all(options[-1] in last for name, options in named.items() if name.startswith("block2."))
+
+
+def test_the_content_of_a_space_has_one_hash() -> None:
+    """The same for the same values whatever their type or the name, another for any other value."""
+    plain = replace(NARROW.blocks[0], filters=(1.0,), se_ratios=(0.0,))
+    whole = replace(NARROW.blocks[0], filters=(1,), se_ratios=(0,))
+    one, other = (replace(NARROW, name=name, blocks=(b,)) for name, b in (("one", plain), ("other", whole)))
+    assert one.sha256 == other.sha256
+    changed = [
+        replace(one, **{key: 96}) for key in ("resolution", "in_channels", "classes", "stem_width", "head_width")
+    ]
+    changed += [replace(one, blocks=(replace(plain, **{key: value}),)) for key, value in OTHER_OPTIONS.items()]
+    assert len({space.sha256 for space in (one, *changed)}) == 1 + len(changed)
+
+
+OTHER_OPTIONS: dict[str, Any] = {
+    "width": 96,
+    "stride": 2,
+    "layers": (1, 2, 3),
+    "reference_layers": 2,
+    "conv_ops": ("basic",),
+    "kernels": (5, 3),
+    "se_ratios": (0.5,),
+    "skip_ops": ("pool",),
+    "filters": (0.5,),
+}
+
+
+def test_the_reference_is_an_architecture_of_its_space() -> None:
+    """Where the usual one is not among the options, what is nearest to it."""
+    options = BlockOptions(
+        16,
+        1,
+        (4, 2),
+        2,
+        ("fused3", "basic"),
+        kernels=(7, 5),
+        se_ratios=(0.5, 0.25),
+        skip_ops=("pool",),
+        filters=(2, 0.5),
+    )
+    space = replace(NARROW, name="odd", blocks=(options,))
+    assert str(space.reference()) == "odd:fused3_k5_se0.25_pool_l2_f0.5"
+    assert space.arch(space.choices(space.reference())) == space.reference()
+
+
+def test_the_lightest_architecture_is_found_in_any_order_of_options() -> None:
+    """The fewest multiplications, the smallest kernel, squeeze, depth and width, and no skip."""
+    options = BlockOptions(
+        16, 1, (4, 2), 2, ("fused6", "mb3", "conv"), kernels=(7, 5), skip_ops=("pool", "none"), filters=(2.0, 0.5)
+    )
+    space = replace(NARROW, name="odd", blocks=(options,))
+    assert str(space.arch(space.lightest)) == "odd:conv_k5_se0_none_l2_f0.5"
+
+
+def test_a_space_of_one_architecture_is_a_space() -> None:
+    """One option a decision and one block: choices of zeros, the reference, and nothing else."""
+    options = BlockOptions(8, 2, (2,), 2, ("mb3",), (3,), (0.0,), ("none",), (1.0,))
+    space = replace(NARROW, name="single", blocks=(options,))
+    assert (space.size, space.decision_sizes) == (1, (1,) * 6)
+    assert space.arch((0,) * 6) == space.reference()
+    assert space.lightest == (0,) * 6
+    with pytest.raises(UsageError, match="do not fit"):
+        space.arch((1, *[0] * 5))
 
 
 def test_the_size_counts_every_architecture() -> None:

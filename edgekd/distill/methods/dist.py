@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from edgekd.distill import losses
+from edgekd.distill.methods.base import LogitMethod
 
 
-@dataclass(frozen=True, slots=True)
-class DIST:
+@dataclass(frozen=True)
+class DIST(LogitMethod):
     """Cross entropy + 2 · inter + 2 · intra at τ = 4, the paper's setting for small images."""
 
     beta: float = 2.0
     gamma: float = 2.0
     tau: float = 4.0
-    needs_teacher: bool = True
+    hard_weight: float = 1.0
 
-    def loss(self, student_logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> Tensor:
-        """Add both relation terms to the cross entropy."""
-        assert teacher_logits is not None  # noqa: S101 - the training loop gives them where needs_teacher
-        relations = losses.dist(student_logits, teacher_logits, self.beta, self.gamma, self.tau)
-        return losses.cross_entropy(student_logits, target) + relations
+    def guidance(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor, progress: float) -> Tensor:  # noqa: ARG002 - the form of every method
+        """Add both relation terms."""
+        return losses.dist(student_logits, teacher_logits, self.beta, self.gamma, self.tau)

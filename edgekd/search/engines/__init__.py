@@ -10,27 +10,34 @@ Read next: base.py, the ask/tell protocol.
 from __future__ import annotations
 
 from edgekd.errors import UnknownName
-from edgekd.search.engines.base import (
-    AkdSettings,
-    Choices,
-    Engine,
-    EngineFactory,
-    EngineSettings,
-    Told,
-    learning_rate_for,
-)
+from edgekd.search.engines.akd_settings import AkdSettings, learning_rate_for
+from edgekd.search.engines.base import Choices, Engine, EngineFactory, EngineSettings, Evaluated
+from edgekd.search.engines.evolution import EvolutionEngine
+from edgekd.search.engines.nsga2 import Nsga2Engine
 from edgekd.search.engines.random import RandomEngine
+from edgekd.search.engines.tpe import TpeEngine
 
 
 def _akd(decision_sizes: tuple[int, ...], settings: EngineSettings, seed: int) -> Engine:
     from edgekd.search.engines.akd import AkdEngine  # here, so that only a search that runs imports torch
 
-    if not isinstance(settings, AkdSettings):
-        settings = AkdSettings.suited_to(settings)
     return AkdEngine(decision_sizes, settings, seed)
 
 
-ENGINES: dict[str, EngineFactory] = {"akd": _akd, "random": RandomEngine}
+def _reinforce(decision_sizes: tuple[int, ...], settings: EngineSettings, seed: int) -> Engine:
+    from edgekd.search.engines.reinforce import ReinforceEngine  # imports torch
+
+    return ReinforceEngine(decision_sizes, settings, seed)
+
+
+ENGINES: dict[str, EngineFactory] = {
+    "akd": _akd,
+    "reinforce": _reinforce,
+    "evolution": EvolutionEngine,
+    "nsga2": Nsga2Engine,
+    "tpe": TpeEngine,
+    "random": RandomEngine,
+}
 
 
 def engine_named(name: str) -> EngineFactory:
@@ -52,7 +59,7 @@ __all__ = [
     "Engine",
     "EngineFactory",
     "EngineSettings",
-    "Told",
+    "Evaluated",
     "engine_named",
     "learning_rate_for",
 ]

@@ -4,7 +4,8 @@ An engine searches vectors of integers, one index a decision; it knows no archit
 teachers (the study turns choices into a reward). It keeps no file: a killed study rebuilds an engine by
 repeating its asks and tells from the journal.
 
-Read next: akd.py, the learned engine; random.py, the floor that it has to beat.
+Read next: akd.py and learned.py, the agent; evolution.py, tpe.py and nsga2.py, what it is compared with; random.py,
+the floor.
 """
 
 from __future__ import annotations
@@ -15,84 +16,69 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgekd.search.errors import InvalidChoices, InvalidReward, InvalidSetting
+from edgekd.search.reward import feasible_first
 
 Choices = tuple[int, ...]
 
 LARGEST_REWARD = 1e12  # squares and sums of such rewards stay finite; sensible ones are near 1
 
 
-@dataclass(frozen=True)
-class Told:
-    """The reward of one decision vector; higher is better."""
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What came of one decision vector; a higher reward is better."""
 
     choices: Choices
     reward: float
+    accuracy: float = 0.0  # 0 to 1
+    latency_ms: float = 0.0
+    failed: bool = False  # the candidate could not be rated; its reward is a punishment, its accuracy 0
 
 
 class Engine(Protocol):
-    """Propose decision vectors and learn from their rewards."""
+    """Propose decision vectors and learn from what came of them.
+
+    An engine is a deterministic function of its sizes, settings and seed, and of what it was asked and told.
+    """
 
     def ask(self, count: int) -> list[Choices]:
-        """Propose ``count`` vectors never proposed or told before; fewer, or none, once the space is exhausted."""
+        """Propose ``count`` vectors; fewer, or none, once the space is exhausted or the engine can go no further.
+
+        Vectors proposed or told before may come again: the caller has their result and tells it once more.
+        """
         ...
 
-    def tell(self, told: Sequence[Told]) -> None:
-        """Take rewards in the order of the proposals; raise InvalidReward or InvalidChoices and change nothing."""
+    def tell(self, told: Sequence[Evaluated]) -> None:
+        """Take results in the order of the proposals; raise InvalidReward or InvalidChoices and change nothing.
+
+        Vectors that were never asked for are taken as well: an earlier study's, or those of another target.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """State what every engine may know of the study: its length and how many proposals are rated together."""
+    """State what every engine may know of the study: its length and how many proposals are rated together.
+
+    ``feasible_ms`` is the latency above which a candidate loses every comparison with one that is under it, whatever
+    their rewards: the target of a study whose reward is hard, else infinite.
+    """
 
     budget: int = 120  # the length of a demonstration study; the engines' rules start from it
     batch: int = 10
+    feasible_ms: float = math.inf
 
     def __post_init__(self) -> None:
         require(self.budget >= 1, "budget", self.budget, "at least 1")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require(self.feasible_ms > 0, "feasible_ms", self.feasible_ms, "above 0")
 
+    def rank(self, item: Evaluated) -> tuple[bool, float]:
+        """Give the key by which tournaments compare: what is feasible first, then the reward.
 
-@dataclass(frozen=True)
-class AkdSettings(EngineSettings):
-    """Set the AKD agent; it stands here, not beside the agent, because reading settings must not import torch.
-
-    The defaults are the best of a sweep over studies of 120 noisy rewards in spaces of 28 and 42 decisions. They
-    expect ``batch`` to be the study's own batch: an update between two asks of one batch costs a fifth of the gain.
-    """
-
-    learning_rate: float = 1e-2  # for 120 rewards; suited_to adapts it to the budget
-    epochs: int = 6
-    clip: float = 0.3  # wider than PPO's usual 0.2: with a dozen updates in all, each has to count
-    value_weight: float = 0.5
-    entropy_weight: float = 1e-2
-    max_grad_norm: float = 0.5
-    embedding: int = 32
-    hidden: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0 and finite")
-        for name in ("value_weight", "entropy_weight"):
-            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0 and finite")
-        for name in ("epochs", "embedding", "hidden"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-
-    @classmethod
-    def suited_to(cls, settings: EngineSettings) -> AkdSettings:
-        """Choose the agent's settings for a study's budget and batch."""
-        return cls(settings.budget, settings.batch, learning_rate_for(settings.budget))
-
-
-def learning_rate_for(budget: int) -> float:
-    """Return the agent's learning rate for a study of ``budget`` rewards: 1e-2 at 120, falling with its square root.
-
-    Short studies must commit early and long ones keep exploring: at 120 rewards 2e-3 gained half as much as 1e-2, at
-    1,000 rewards 2e-3 to 5e-3 found equally good vectors and 1e-2 worse ones. Rates above 1.5e-2 were no better. From 8
-    to 42 decisions the same rates did well, so their number is not asked for.
-    """
-    return min(1.5e-2, max(2e-3, 1e-2 * math.sqrt(120 / budget)))
+        A candidate that failed is not feasible, however fast it would be.
+        """
+        is_feasible, reward = feasible_first(item.reward, item.latency_ms, self.feasible_ms)
+        return is_feasible and not item.failed, reward
 
 
 EngineFactory = Callable[[tuple[int, ...], EngineSettings, int], Engine]
@@ -131,12 +117,16 @@ class Ledger:
         """Note that ``choices`` is no longer fresh."""
         self._seen.add(choices)
 
-    def check(self, told: Sequence[Told]) -> None:
+    def check(self, told: Sequence[Evaluated]) -> None:
         """Raise InvalidReward or InvalidChoices for the first told item that cannot be used."""
         for item in told:
             if not abs(item.reward) <= LARGEST_REWARD:  # said this way round, it is false for NaN too
                 raise InvalidReward(
                     f"reward of {item.choices} is {item.reward}; tell finite rewards of at most {LARGEST_REWARD:.0e}"
+                )
+            if not (math.isfinite(item.accuracy) and 0 <= item.latency_ms < math.inf):
+                raise InvalidReward(
+                    f"{item.choices} is told with accuracy {item.accuracy} and {item.latency_ms} ms; tell finite ones"
                 )
             self._check_choices(item.choices)
 

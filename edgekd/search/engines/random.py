@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from edgekd.search.engines.base import Choices, EngineSettings, Ledger, Told
+from edgekd.search.engines.base import Choices, EngineSettings, Evaluated, Ledger
 
 RESAMPLES = 32  # below one seen vector in two, 32 misses in a row are a matter of 2^-32
 
@@ -31,7 +31,7 @@ class RandomEngine:
         """Propose up to ``count`` fresh vectors; fewer once the space is exhausted."""
         return [self._propose() for _ in range(self._ledger.capped(count))]
 
-    def tell(self, told: Sequence[Told]) -> None:
+    def tell(self, told: Sequence[Evaluated]) -> None:
         """Check the rewards and note their vectors as seen; raise InvalidReward or InvalidChoices."""
         self._ledger.check(told)
         for item in told:

@@ -1,0 +1,176 @@
+"""Reads the samples of a study's file, column by column, and believes none that contradicts itself or the header.
+
+Which lines there are is study_file.py's, what a sample is study_record.py's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.search.errors import SearchError
+from edgekd.search.study_record import FIELDS, MEASURED, WARM, Sample, StudyHeader, arch_id_of
+from edgekd.spaces.space import Choices
+from latency_tables.errors import FileDamaged
+from latency_tables.journal import Entry
+from latency_tables.op_spec import DTYPES
+
+MS_LIMIT = 1e9  # eleven days; more is damage
+_COUNT_LIMIT = 10**15  # a thousand times the multiply-accumulates of the largest network ever put on a device
+_TEXT_LIMIT = 20_000  # characters; the largest architecture's text form is below 2,000
+
+
+class SampleReader:
+    """Checks samples column by column, which is much sooner done than line by line, and names the first wrong line."""
+
+    def __init__(self, path: Path, header: StudyHeader, lines: Sequence[tuple[int, Entry]]) -> None:
+        self._path, self._header = path, header
+        self._numbers = [number for number, _ in lines]
+        self._entries = [entry for _, entry in lines]
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Check everything that a line says against itself, the others and the header."""
+        wanted = set(FIELDS)
+        self._all("fields", [entry.keys() == wanted for entry in self._entries])
+        columns = {name: [entry[name] for entry in self._entries] for name in FIELDS}
+        for name, values in columns.items():
+            form = _FORMS[name]
+            if not set(map(type, values)) <= form.kinds or not form.holds(values):
+                self._all(name, [type(value) in form.kinds and form.holds([value]) for value in values])
+        columns["choices"] = self._choices(columns["choices"])
+        self._all(
+            "index",
+            columns["index"] == list(range(len(self._entries)))
+            or [index == place for place, index in enumerate(columns["index"])],
+        )
+        self._all("target", self._targets(columns["target"]))
+        self._all(
+            "arch_id",
+            list(map(arch_id_of, columns["arch"])) == columns["arch_id"]
+            or [arch_id_of(arch) == found for arch, found in zip(columns["arch"], columns["arch_id"], strict=True)],
+        )
+        self._all("reward", self._rewards(columns))
+        return tuple(itertools.starmap(Sample, zip(*columns.values(), strict=True)))
+
+    def _all(self, name: str, right: Sequence[bool] | bool) -> None:
+        """See that all is right, or name the first line that is not."""
+        if right is True or all(right):  # type: ignore[arg-type]  # a sequence by now
+            return
+        wrong = list(right).index(False)  # type: ignore[arg-type]  # as above
+        found = self._entries[wrong].get(name, "missing") if name != "fields" else sorted(self._entries[wrong])
+        raise FileDamaged(self._path, self._numbers[wrong], f"{name} is {found!r:.120}, which no sample here can have")
+
+    def _choices(self, column: list[list[Any]]) -> list[Choices]:
+        sizes = self._header.decision_sizes
+        self._all("choices", [len(choices) == len(sizes) for choices in column])
+        if not column:
+            return []
+        kinds = set(map(type, itertools.chain.from_iterable(column)))
+        self._all("choices", kinds == {int} or [set(map(type, choices)) == {int} for choices in column])
+        options = [range(size) for size in sizes]
+        self._all(
+            "choices",
+            self._are_options(column)
+            or [all(choice in some for choice, some in zip(choices, options, strict=True)) for choices in column],
+        )
+        known: set[Choices] = set()
+        found = [tuple(choices) for choices in column]
+        if len(set(found)) < len(found):
+            self._all("choices", [choices not in known and not known.add(choices) for choices in found])  # type: ignore[func-returns-value]  # set.add gives None
+        return found
+
+    def _are_options(self, column: list[list[int]]) -> bool:
+        """Tell sooner than one by one whether all are option indices."""
+        sizes = self._header.decision_sizes
+        try:
+            joined = b"".join(map(bytes, column))
+        except (ValueError, OverflowError):  # below 0 or above 255
+            return False
+        rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(column), len(sizes))
+        return bool((rows.max(axis=0) < np.array(sizes)).all())
+
+    def _targets(self, column: list[int]) -> list[bool]:
+        warm, targets = self._header.warm_samples, len(self._header.settings.targets_ms)
+        return [target == WARM if i < warm else 0 <= target < targets for i, target in enumerate(column)]
+
+    def _rewards(self, columns: Mapping[str, list[Any]]) -> list[bool]:
+        """Tell of each line whether the reward is what the rest of it says."""
+        settings = self._header.settings
+        names = ("proxy_accuracy", "predicted_ms", "measured_ms", "target", "failure", "reward")
+        dtype, targets, reward_at = settings.target_dtype, settings.targets_ms, settings.reward
+        may_measure, isclose = settings.latency == MEASURED, math.isclose
+        right: list[bool] = []
+        for accuracy, predicted, measured, target, failure, reward in zip(
+            *map(columns.__getitem__, names), strict=True
+        ):
+            latency_ms = predicted[dtype] if measured is None else measured
+            try:
+                known = reward_at(accuracy, latency_ms, targets[max(0, target)])
+            except (SearchError, OverflowError):
+                known = math.nan
+            sound = (measured is None or may_measure) and not (failure and accuracy)
+            right.append(sound and isclose(known, reward, rel_tol=1e-9, abs_tol=1e-12))
+        return right
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a field may hold: kinds of values, and whether a column of such values is in its range."""
+
+    kinds: AbstractSet[type]
+    holds: Callable[[Sequence[Any]], bool]
+
+
+def _within(low: float, high: float) -> Callable[[Sequence[Any]], bool]:
+    """Ask whether numbers are in a range; null is."""
+
+    def holds(values: Sequence[Any]) -> bool:
+        found = [value for value in values if value is not None]
+        return not found or (low <= min(found) and max(found) <= high)
+
+    return holds
+
+
+def _short(values: Sequence[str]) -> bool:
+    return max(map(len, values), default=0) <= _TEXT_LIMIT
+
+
+def _printable(values: Sequence[str]) -> bool:
+    return _short(values) and min(map(len, values), default=1) > 0 and all(map(str.isprintable, values))
+
+
+def _predictions(values: Sequence[Mapping[str, Any]]) -> bool:
+    try:
+        found = [value[dtype] for dtype in DTYPES for value in values]
+    except KeyError:
+        return False
+    right = set(map(type, found)) <= _NUMBER and set(map(len, values)) <= {len(DTYPES)}
+    return right and _within(_LEAST_MS, MS_LIMIT)(found)
+
+
+_NUMBER, _COUNT, _NULL = {int, float}, {int}, type(None)
+_LEAST_MS = 5e-324  # above 0
+_FORMS = {
+    "index": _Form(_COUNT, _within(0, _COUNT_LIMIT)),
+    "choices": _Form({list}, lambda values: True),
+    "arch": _Form({str}, _printable),
+    "arch_id": _Form({str}, _short),
+    "predicted_ms": _Form({dict}, _predictions),
+    "measured_ms": _Form(_NUMBER | {_NULL}, _within(_LEAST_MS, MS_LIMIT)),
+    "proxy_accuracy": _Form(_NUMBER, _within(0, 1)),
+    "reward": _Form(_NUMBER, _within(-1e12, 1e12)),
+    "seconds": _Form(_NUMBER, _within(0, 1e12)),
+    "macs": _Form(_COUNT, _within(0, _COUNT_LIMIT)),
+    "epochs": _Form(_COUNT, _within(0, _COUNT_LIMIT)),
+    "early_accuracy": _Form(_NUMBER | {_NULL}, _within(0, 1)),
+    "failure": _Form({str}, _short),
+    "host": _Form({str}, _short),
+    "target": _Form(_COUNT, _within(WARM, 1 << 31)),
+}

@@ -1,0 +1,88 @@
+"""tools/train_teacher.py: what it writes is a teacher of the data that it was trained on, the same every time."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgekd import teachers
+from edgekd.data.loading import load_data
+from edgekd.distill.train import accuracy
+from edgekd.distill.views import samples_of
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(TOOLS))
+    tool = importlib.import_module("train_teacher")
+
+
+@pytest.fixture(autouse=True)
+def threads_restored() -> Iterator[None]:
+    """Give torch its own count of threads back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data_path(tmp_path: Path) -> Path:
+    """Ten classes of grey images: two rows of each image are bright, and which ones says the class."""
+    rng = np.random.default_rng(7)
+    arrays: dict[str, Any] = {}
+    for name, count in (("train", 260), ("validation", 30), ("test", 30)):
+        labels = np.arange(count) % 10
+        images = rng.integers(0, 60, (count, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[label * 2 + 4 : label * 2 + 6] += 150
+        arrays |= {f"{name}_images": images.astype(np.uint8), f"{name}_labels": labels}
+    path = tmp_path / "stripes.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def train(data_path: Path, target: Path, architecture: str, *more: str) -> int:
+    """Run the tool on one thread."""
+    options = ["--data", str(data_path), "--architecture", architecture, "--threads", "1", "--target", str(target)]
+    return int(tool.main([*options, *more]))
+
+
+@pytest.mark.parametrize("architecture", ["resnet8", "tiny-28"])
+def test_what_is_written_is_a_teacher_with_a_true_record(data_path: Path, tmp_path: Path, architecture: str) -> None:
+    """A family's or a space's: it loads, its accuracy is the recorded one, and it sees its own pixels."""
+    target = tmp_path / "teacher.safetensors"
+    assert train(data_path, target, architecture, "--epochs", "2") == 0
+    data = load_data(str(data_path))
+    teacher = teachers.load(str(target), data)
+    assert teacher.record["data_sha256"] == data.sha256
+    found = accuracy(teacher.module, samples_of(data, data.test))
+    assert found == pytest.approx(float(teacher.record["test_accuracy"]), abs=1e-4)
+    assert not dict(teacher.module.named_buffers()).keys() & {"pixel_scale"}  # trained on this data's normalisation
+
+
+def test_the_same_options_give_the_same_weights(data_path: Path, tmp_path: Path) -> None:
+    """Bit for bit; another seed gives others."""
+    files = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for path, seed in zip(files, ("1", "1", "2"), strict=True):
+        assert train(data_path, path, "resnet8", "--epochs", "1", "--seed", seed) == 0
+    first, second, other = map(load_file, files)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["linear.weight"], other["linear.weight"])
+
+
+def test_an_unknown_architecture_is_one_line(
+    data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is written."""
+    target = tmp_path / "teacher.safetensors"
+    assert train(data_path, target, "vgg9") == 2
+    said = capsys.readouterr()
+    assert "unknown teacher architecture 'vgg9': did you mean 'vgg8'" in said.out + said.err
+    assert not target.exists()

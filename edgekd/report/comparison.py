@@ -224,8 +224,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _distances(shares: Sequence[Floats], count: int, decisions: int) -> Floats:
-    stacked = np.stack(shares)  # (R, E)
-    distances: Floats = 1.0 - stacked @ stacked.T / decisions
+    distances = regions.distances_between(shares, decisions)
     for place, own in enumerate(shares):
         within = regions.distance_within(own, count, decisions)
         distances[place, place] = np.nan if within is None else within

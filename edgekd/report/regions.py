@@ -47,12 +47,14 @@ def marginals(choices: Ints, sizes: Sequence[int]) -> Floats:
     return total / max(1, len(choices))
 
 
-def distance_between(first: Floats, second: Floats, decisions: int) -> float:
-    """Give the mean normalised Hamming distance of all pairs of two sets, from their marginals.
+def distances_between(shares: Sequence[Floats], decisions: int) -> Floats:
+    """Give the mean normalised Hamming distance of all pairs of each two sets, (R, R), from the sets' marginals.
 
     A pair differs at a decision with probability 1 − Σ p·q, so the mean over all pairs needs no pairs.
     """
-    return 1.0 - float(first @ second) / decisions
+    stacked = np.stack(shares)  # (R, E)
+    distances: Floats = 1.0 - stacked @ stacked.T / decisions
+    return distances
 
 
 def distance_within(shares: Floats, count: int, decisions: int) -> float | None:

@@ -161,7 +161,8 @@ def _run(options: argparse.Namespace) -> None:
     settings = load_config(options.config)
     if options.table:
         settings = dataclasses.replace(settings, table=options.table)
-    check_settings(settings)
+    with _progress() as progress:
+        check_settings(settings, progress)
     run = open_run(options.out or Path("runs") / options.config.stem, settings)
     with locked(run.folder), _progress() as progress:
         run_all(run, progress)

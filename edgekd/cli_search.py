@@ -110,7 +110,8 @@ def search(options: argparse.Namespace) -> None:
     from edgekd.search_job import latency_from_table
 
     settings = settings_of(options)
-    check_settings(settings, measures=False)
+    with drawn_progress() as progress:
+        check_settings(settings, progress, measures=False)
     if options.calibrate_proxy:
         cli_proxy.calibrate(options, settings)
         return

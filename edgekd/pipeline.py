@@ -19,7 +19,7 @@ from edgekd.files import sha256_of, write_atomic
 from edgekd.materials import data_and_teacher, logits_path, teacher_sha256
 from edgekd.predict import doubts, is_simulated, see_real
 from edgekd.profile import Order, ProfileRequest, profile
-from edgekd.progress import Progress
+from edgekd.progress import Progress, StepsAlone
 from edgekd.runs import Run, read_winner, set_former_student_aside
 from edgekd.search.engines import engine_named
 from edgekd.search_job import STUDY_FILE, SearchJob, reward_of, warm_file
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgekd.distill.train import EpochResult
 
 
-def check_settings(settings: Settings, *, measures: bool = True) -> None:
+def check_settings(settings: Settings, progress: Progress, *, measures: bool = True) -> None:
     """See, before a run folder is begun or anything measured, that all that the settings name exists and fits.
 
     What only searches, and measures nothing, takes a simulated device, too.
@@ -57,7 +57,7 @@ def check_settings(settings: Settings, *, measures: bool = True) -> None:
     WorkerSettings(search.workers, search.ray_address, search.cpus_per_worker, search.gpus_per_worker)
     method_named(proxy.method, weights_in(proxy.weights))
     method_named(settings.distil.method)
-    data_and_teacher(settings)
+    data_and_teacher(settings, StepsAlone(progress))  # pictures are decoded here the first time
 
 
 def run_all(run: Run, progress: Progress) -> None:

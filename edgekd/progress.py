@@ -56,7 +56,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nobody."""
+    """Tells nobody. Its heirs tell some of it."""
 
     def stage(self, name: str) -> None:
         """Ignore."""
@@ -69,3 +69,14 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Ignore."""
+
+
+class StepsAlone(Silent):
+    """Passes steps on: for what is done twice, and whose notes are worth telling once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        """Pass it on."""
+        self._progress.step(done, total, text)

@@ -30,8 +30,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     cli_measure.add_device(parser)
     parser.add_argument("--space", default="mnasnet-28-narrow", help=SPACE_HELP)
     parser.add_argument("--data", default="embedded", help="embedded, a file or a folder of images")
-    parser.add_argument("--teacher", default="embedded", help=_TEACHER_HELP)
-    parser.add_argument(
+    teaching = parser.add_mutually_exclusive_group()
+    teaching.add_argument("--teacher", default="embedded", help=_TEACHER_HELP)
+    teaching.add_argument(
         "--no-teacher", dest="teacher", action="store_const", const="none", help="conventional search: nobody teaches"
     )
     parser.add_argument("--table", help="latency table (default: tables/DEVICE-SPACE.jsonl, as profile writes it)")
@@ -163,7 +164,9 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise UsageError(f"--target-ms is {text!r}; it must be a number or auto, or numbers with commas") from error
+        raise UsageError(
+            f"--target-ms is {text!r}; it must be auto, a number, or numbers with commas between them"
+        ) from error
 
 
 def text_of(folder: Path, found: dict[str, Any]) -> list[str]:
@@ -183,7 +186,7 @@ def _outcome_text(outcome: dict[str, Any]) -> list[str]:
     failed = f", {outcome['failures']} of them failed" if outcome["failures"] else ""
     lines = [f"target {outcome['target_ms']:.4g} ms ({dtype}), {outcome['samples']} samples{failed}"]
     lines.append(f"  best reward       {_sample_text(outcome['best_reward'], dtype)}")
-    found = _sample_text(under, dtype) if under else "none; raise --target-ms or --budget, or take --reward absolute"
+    found = _sample_text(under, dtype) if under else "none; raise --target-ms or --budget, or take another --reward"
     lines.append(f"  best under target {found}")
     lines.append(f"  Pareto front of {len(front)}, fastest first")
     shown = front if len(front) <= _SHOWN else [*front[: _SHOWN - 1], front[-1]]

@@ -110,7 +110,7 @@ def none_under(outcome: Outcome) -> NoneUnderTarget:
     return NoneUnderTarget(
         f"none of {outcome.samples} samples is {verb} under {outcome.target_ms:.4g} ms ({dtype}); the nearest, "
         f"{nearest.arch}, is at {nearest.latency_ms(dtype):.4g} ms; raise --target-ms or --budget, "
-        "or search with --reward absolute"
+        "or search with --reward absolute, if it was another"
     )
 
 

@@ -33,6 +33,8 @@ from edgekd.spaces.layers import graph_of
 from edgekd.spaces.network import Network
 from edgekd.spaces.space import Space
 
+_MOST_ENLARGED = 4  # times the space's own side: pixels beyond only repeat, and ask for all of the memory
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyTask:
@@ -72,8 +74,12 @@ class Classroom:
         """
         method = method_named(task.method, weights_in(task.weights))
         see_teacher(task.method, method, task.logits_path)
-        if task.resolution < 0:
-            raise UsageError(f"proxy resolution is {task.resolution}; it must be above 0, or 0 for the space's own")
+        most = _MOST_ENLARGED * task.space.resolution
+        if not 0 <= task.resolution <= most:
+            raise UsageError(
+                f"proxy resolution is {task.resolution}; it must be from 1 to {most} in space {task.space.name}, or 0 "
+                "for the space's own"
+            )
         data = _checked_data(task)
         chosen = balanced_subset(torch.from_numpy(data.train.labels), count_from(task.images, len(data.train)))
         logits = map_logits(task.logits_path, data, chosen) if method.needs and task.logits_path else None

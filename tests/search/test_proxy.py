@@ -63,8 +63,8 @@ def test_images_that_do_not_fit_into_memory_are_refused(task: ProxyTask, monkeyp
         raise RuntimeError(said)
 
     monkeypatch.setattr(proxy, "resized", resized)
-    large = dataclasses.replace(task, resolution=4000)
-    with pytest.raises(UsageError, match="24 training and 30 validation images of 4000 pixels do not fit into memory"):
+    large = dataclasses.replace(task, resolution=60)
+    with pytest.raises(UsageError, match="24 training and 30 validation images of 60 pixels do not fit into memory"):
         Classroom.open(large)
     said = "something else"
     with pytest.raises(RuntimeError, match="something else"):
@@ -213,10 +213,11 @@ def test_a_method_that_needs_a_teacher_is_refused_without_one(task: ProxyTask) -
         Classroom.open(dataclasses.replace(task, logits_path=None))
 
 
-def test_a_resolution_below_0_is_refused(task: ProxyTask) -> None:
+@pytest.mark.parametrize("pixels", [-1, 61])
+def test_a_resolution_out_of_range_is_refused(task: ProxyTask, pixels: int) -> None:
     """0 is the space's own."""
-    with pytest.raises(UsageError, match="resolution is -1"):
-        Classroom.open(dataclasses.replace(task, resolution=-1))
+    with pytest.raises(UsageError, match=f"resolution is {pixels}; it must be from 1 to 60"):
+        Classroom.open(dataclasses.replace(task, resolution=pixels))
 
 
 def test_other_data_than_the_study_s_is_refused(task: ProxyTask) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from latency_tables.errors import FileDamaged, FileExists, FileNotWritable, Othe
 
 MAX_LINE_BYTES = 4 << 20  # a longer line is damage, not data
 MAX_BYTES = 512 << 20  # half a million rows
+_BATCH = 512  # lines that are read at once
 _SEAL = b'"crc":"'  # then eight hexadecimal digits, and `"}` ends the line
 _SEAL_BYTES = len(_SEAL) + 10
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # as FAT says it
@@ -282,15 +283,47 @@ def _contents(path: Path, whole: bytes) -> Contents:
     sealed = _is_sealed(lines[0])
     header = _parse(path, 1, lines[0], 0 if sealed else None)
     seed = zlib.crc32(lines[0]) if sealed else None
-    entries = (_parse(path, number, line, seed) for number, line in enumerate(lines[1:], 2))
+    entries = _entries(path, lines[1:], seed)
     return Contents(header, entries, sealed, len(whole) - len(content), len(whole))
+
+
+def _entries(path: Path, lines: Sequence[bytes], seed: int | None) -> Iterator[Entry]:
+    """Read the lines after the header, many at once where checksums say that they are what was written."""
+    for start in range(0, len(lines), _BATCH):
+        batch = lines[start : start + _BATCH]
+        found = _batch(batch, seed) if seed is not None else None
+        # where something may be wrong with one of them it is found one by one
+        one_by_one = (_parse(path, start + 2 + place, line, seed) for place, line in enumerate(batch))
+        yield from one_by_one if found is None else found
+
+
+def _batch(lines: Sequence[bytes], seed: int) -> list[Entry] | None:
+    """Read sealed lines as one JSON list, in half of the time; None where any of them is not as it should be."""
+    if not all(len(line) <= MAX_LINE_BYTES and _fits(line, seed) for line in lines):
+        return None
+    try:
+        found = _PLAIN_DECODER.decode("[" + b",".join(lines).decode() + "]")
+    except (ValueError, RecursionError):
+        return None
+    if len(found) != len(lines) or set(map(type, found)) != {dict}:
+        return None
+    inner = [value for entry in found for value in entry.values() if type(value) is dict]
+    if sum(map(len, found)) + sum(map(len, inner)) != sum(line.count(b'":') for line in lines):
+        return None  # a name that is there twice, or deeper ones: the strict reader tells
+    for entry in found:
+        entry.pop("crc", None)
+    return found  # type: ignore[no-any-return]  # dictionaries, as was seen
+
+
+def _fits(line: bytes, seed: int) -> bool:
+    return line[-_SEAL_BYTES:] == b'%b%08x"}' % (_SEAL, zlib.crc32(line[:-_SEAL_BYTES], seed))
 
 
 def _parse(path: Path, number: int, line: bytes, seed: int | None) -> Entry:
     """Read a line; with a seed, see that it is what was written, and under this very header."""
     if len(line) > MAX_LINE_BYTES:
         raise FileDamaged(path, number, f"{len(line)} bytes are no line of this format")
-    if seed is not None and line[-_SEAL_BYTES:] != b'%b%08x"}' % (_SEAL, zlib.crc32(line[:-_SEAL_BYTES], seed)):
+    if seed is not None and not _fits(line, seed):
         what = "it was changed" + (", or belongs to another table" if number > 1 else "")
         raise FileDamaged(path, number, f"the checksum does not fit the line: {what}")
     try:
@@ -313,4 +346,5 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> Entry:
     return entry
 
 
+_PLAIN_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,13 @@ def test_a_warm_sample_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(FileDamaged, match="5 samples were taken over, 3 are here"):
         study(path, TINY, source, budget=2).run(FakeProxy().evaluate)
     assert replace(load_study(path), samples=()).budget == 2
+
+
+def test_a_name_that_is_there_twice_is_found_among_many_lines(finished: Path) -> None:
+    """Lines are read many at once, and what is wrong with one, its checksum being right, is found one by one."""
+    header, *lines = finished.read_text(encoding="utf-8").splitlines()
+    body = lines[3][: lines[3].rindex('"crc":"')] + '"epochs":1,'
+    lines[3] = f'{body}"crc":"{zlib.crc32(body.encode(), zlib.crc32(header.encode())):08x}"}}'
+    finished.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    with pytest.raises(FileDamaged, match=r"line 5.*a field is there twice"):
+        load_study(finished)

@@ -49,8 +49,9 @@ class Inputs:
     table: Path
 
     def search(self, *more: object) -> list[str]:
-        """Word a search on them."""
-        files = ("--data", self.data, "--teacher", self.teacher, "--table", self.table)
+        """Word a search on them; `--no-teacher` among the options takes the teacher's place."""
+        teacher = () if "--no-teacher" in more else ("--teacher", self.teacher)
+        files = ("--data", self.data, *teacher, "--table", self.table)
         return ["search", *map(str, files), *map(str, more)]
 
 

@@ -45,8 +45,7 @@ class Reward:
             InvalidReward: a value is NaN, infinite, negative, or the target is not above 0.
 
         """
-        values = (accuracy, latency_ms, target_ms)
-        if not all(map(math.isfinite, values)) or min(values) < 0 or target_ms <= 0:
+        if not (0 <= accuracy < math.inf and 0 <= latency_ms < math.inf and 0 < target_ms < math.inf):
             raise InvalidReward(f"no reward for accuracy {accuracy}, latency {latency_ms} ms, target {target_ms} ms")
         ratio = max(latency_ms / target_ms, _MIN_RATIO)
         if self.form == "absolute":

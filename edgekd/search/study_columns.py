@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -37,9 +38,7 @@ class SampleReader:
 
     def samples(self) -> tuple[Sample, ...]:
         """Check everything that a line says against itself, the others and the header."""
-        wanted = set(FIELDS)
-        self._all("fields", [entry.keys() == wanted for entry in self._entries])
-        columns = {name: [entry[name] for entry in self._entries] for name in FIELDS}
+        columns = self._columns()
         for name, values in columns.items():
             form = _FORMS[name]
             if not set(map(type, values)) <= form.kinds or not form.holds(values):
@@ -59,6 +58,17 @@ class SampleReader:
         self._all("reward", self._rewards(columns))
         return tuple(itertools.starmap(Sample, zip(*columns.values(), strict=True)))
 
+    def _columns(self) -> dict[str, list[Any]]:
+        """Give the values of every field; each line has all of them and no other."""
+        try:
+            rows = list(map(operator.itemgetter(*FIELDS), self._entries))
+        except KeyError:
+            rows = []
+        if not rows or set(map(len, self._entries)) != {len(FIELDS)}:
+            self._all("fields", [entry.keys() == set(FIELDS) for entry in self._entries])
+        values = zip(*rows, strict=True) if rows else ((),) * len(FIELDS)
+        return dict(zip(FIELDS, map(list, values), strict=True))
+
     def _all(self, name: str, right: Sequence[bool] | bool) -> None:
         """See that all is right, or name the first line that is not."""
         if right is True or all(right):  # type: ignore[arg-type]  # a sequence by now
@@ -74,27 +84,22 @@ class SampleReader:
             return []
         kinds = set(map(type, itertools.chain.from_iterable(column)))
         self._all("choices", kinds == {int} or [set(map(type, choices)) == {int} for choices in column])
-        options = [range(size) for size in sizes]
-        self._all(
-            "choices",
-            self._are_options(column)
-            or [all(choice in some for choice, some in zip(choices, options, strict=True)) for choices in column],
-        )
-        known: set[Choices] = set()
-        found = [tuple(choices) for choices in column]
-        if len(set(found)) < len(found):
+        found = list(map(tuple, column))
+        if not self._are_distinct_options(column):
+            options, known = list(map(range, sizes)), set[Choices]()
+            self._all("choices", [all(map(operator.contains, options, choices)) for choices in column])
             self._all("choices", [choices not in known and not known.add(choices) for choices in found])  # type: ignore[func-returns-value]  # set.add gives None
         return found
 
-    def _are_options(self, column: list[list[int]]) -> bool:
-        """Tell sooner than one by one whether all are option indices."""
+    def _are_distinct_options(self, column: list[list[int]]) -> bool:
+        """Tell sooner than one by one that all are option indices and none is there twice; False may be wrong."""
         sizes = self._header.decision_sizes
         try:
-            joined = b"".join(map(bytes, column))
+            coded = list(map(bytes, column))
         except (ValueError, OverflowError):  # below 0 or above 255
             return False
-        rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(column), len(sizes))
-        return bool((rows.max(axis=0) < np.array(sizes)).all())
+        rows = np.frombuffer(b"".join(coded), dtype=np.uint8).reshape(len(coded), len(sizes))
+        return bool((rows.max(axis=0) < np.array(sizes)).all()) and len(set(coded)) == len(coded)
 
     def _targets(self, column: list[int]) -> list[bool]:
         warm, targets = self._header.warm_samples, len(self._header.settings.targets_ms)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ HEADER = {"format": "test", "version": 1, "name": "Zürich"}
 ENTRIES: list[dict[str, Any]] = [{"n": 1, "text": "ä\n"}, {"n": 2, "list": [1.5, None, True]}, {"n": 3}]
 
 texts = st.text(max_size=8)
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+whole = st.integers(-(1 << 63), (1 << 64) - 1)
+leaves = st.none() | st.booleans() | whole | st.floats(allow_nan=False, allow_infinity=False) | texts
 values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(texts, st.lists(leaves, max_size=2), max_size=2)
 
 
@@ -103,6 +105,28 @@ def test_damage_in_the_middle_is_refused_with_its_line(path: Path, line: bytes, 
             read()
         assert f"{path}, line 3: " in str(caught.value)
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"n":1,"n":1,', "a field is there twice"),
+        ('{"in":{"n":1,"n":2},', "a field is there twice"),
+        ('{"in":[{"n":1,"n":2}],', "a field is there twice"),
+        ('{"n":NaN,', "NaN is no number"),
+        ('{"n":1,"crc":"0",', "a field is there twice"),
+        ('[{"n":1,', "no JSON"),
+    ],
+)
+def test_a_checksum_that_fits_excuses_nothing(tmp_path: Path, text: str, reason: str) -> None:
+    """Whoever can write a line can write its checksum as well; the line is read as strictly."""
+    path = tmp_path / "sealed.jsonl"
+    Journal(path, HEADER, sealed=True).append({"n": 1})
+    seed = zlib.crc32(path.read_bytes().split(b"\n")[0])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f'{text}"crc":"{zlib.crc32(text.encode(), seed):08x}"}}\n')
+    with pytest.raises(FileDamaged, match=f"line 3: .*{reason}"):
+        read_all(path)
 
 
 def test_every_flipped_byte_is_refused_or_stays_inside_its_entry(path: Path) -> None:

@@ -13,7 +13,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd import __version__, cli_devices, cli_measure, cli_predict, cli_report, cli_search, cli_spaces, cli_tables
+from edgekd import (
+    __version__,
+    cli_devices,
+    cli_distil,
+    cli_measure,
+    cli_predict,
+    cli_report,
+    cli_search,
+    cli_spaces,
+    cli_tables,
+)
 from edgekd.cli_output import print_result
 from edgekd.errors import EdgekdError, MissingExtra
 
@@ -111,9 +121,7 @@ def parser() -> argparse.ArgumentParser:
     search = _add(commands, "search", cli_search.search, "search the best student under a latency target")
     cli_search.add_options(search)
 
-    for name in ("distil", "distill"):
-        distil = _add(commands, name, _distil, "train the winner of a search with its teacher")
-        distil.add_argument("run", type=Path, help="run folder of a search")
+    cli_distil.register(commands)
     export = _add(commands, "export", _export, "write, judge and measure the student's .tflite and .onnx files")
     export.add_argument("run", type=Path, help="run folder of a distilled student")
     bench = _add(commands, "bench", cli_measure.bench, "measure .tflite or .onnx files on a device")
@@ -167,19 +175,6 @@ def _run(options: argparse.Namespace) -> None:
     with locked(run.folder), _progress() as progress:
         run_all(run, progress)
     _print_outcome(run.folder, options.format)
-
-
-def _distil(options: argparse.Namespace) -> None:
-    from edgekd.files import locked
-    from edgekd.pipeline import distil_run
-    from edgekd.runs import load_run
-
-    run = load_run(options.run)
-    with locked(run.folder), _progress() as progress:
-        progress.stage("distil")
-        distil_run(run, progress)
-    path = run.folder / "student.safetensors"
-    print_result({"student": str(path)}, [f"{path}: trained"], options.format)
 
 
 def _export(options: argparse.Namespace) -> None:

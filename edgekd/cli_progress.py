@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from edgekd.progress import Best, Progress, Standing
+from edgekd.progress import Best, Progress, Standing, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,7 +93,7 @@ def _in_words(standing: Standing) -> Iterator[str]:
     if standing.failures:
         yield f"{standing.failures} failed"
     if standing.seconds_left is not None and standing.done < standing.total:
-        yield f"{_duration(standing.seconds_left)} left"
+        yield f"{duration(standing.seconds_left)} left"
 
 
 class _Live:
@@ -114,7 +114,7 @@ class _Live:
     def standing(self, standing: Standing) -> None:
         from rich.console import Group
 
-        left = "" if standing.seconds_left is None else f"{_duration(standing.seconds_left)} left"
+        left = "" if standing.seconds_left is None else f"{duration(standing.seconds_left)} left"
         self.step(standing.done, standing.total, left)
         self._live.update(Group(self._bars, _table_of(standing)))
 
@@ -150,10 +150,3 @@ def _front_text(standing: Standing) -> str:
 
 def _shown(best: Best) -> str:
     return f"{best.latency_ms:.4g} ms, {100 * best.accuracy:.1f} %, reward {best.reward:.3f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

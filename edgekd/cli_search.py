@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_proxy(parser.add_argument_group("proxy", "the short training by which a candidate is rated"))
     _add_workers(parser.add_argument_group("workers"))
     final = parser.add_argument_group("final training")
-    final.add_argument("--method", default="kd", help=f"its distillation method: {_METHODS}")
+    final.add_argument("--method", default="kd", help="its distillation method: see edgekd distil --list-methods")
     final.add_argument("--epochs", type=int, default=12, help="its epochs")
     cli_proxy.add_options(parser)
 

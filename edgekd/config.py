@@ -18,6 +18,7 @@ from edgekd.errors import ConfigError, suggest
 from latency_tables.op_spec import DTYPES
 
 AUTO = "auto"
+COMMAND_LINE = "command line"  # as the place where settings come from
 NO_TEACHER = "none"  # as the teacher: candidates and the student learn from labels alone
 MEASURES = ("final", "top-k", "all", "never")
 MOST_PIXELS = 4096  # a side of what a candidate sees, as of what a space takes
@@ -68,11 +69,21 @@ class ProxySettings:
 class DistilSettings:
     """[distil]: the winner's training."""
 
-    method: str = "kd"
+    method: str = "kd"  # or several, as in "dist+at"
+    weights: str = ""  # of the method's parts, as in "dist=2,at=0.5": multiples of the published ones
+    recipe: str = "embedded-quick"  # a preset; where it is named, the next three are its own unless they are given, too
     epochs: int = 12
     batch_size: int = 64
     learning_rate: float = 0.1
+    changes: tuple[str, ...] = ()  # of the rest of the recipe, as in "label_smoothing=0.1" or "optimizer.name=adamw"
+    anchors: tuple[str, ...] = ()  # of method rco: earlier moments of the teacher's own training, easy to hard
+    student_taps: tuple[str, ...] = ()  # modules whose features are compared; none are named: the ends of stages
+    teacher_taps: tuple[str, ...] = ()
     threads: int = 2
+    readers: int = 0  # processes that vary images; 0 is this one itself
+    train_on: str = "cpu"  # or "cuda", or what torch calls another device
+    gpus: int = 1  # or several of one kind, each with its share of every batch
+    save_every_s: float = 600.0  # within an epoch; whole epochs are always kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +116,12 @@ class Settings:
         return self.teacher != NO_TEACHER
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the nested plain form, as `settings_from` reads it."""
-        return dataclasses.asdict(self)
+        """Give the nested plain form, as `settings_from` reads it and JSON keeps it."""
+        return dataclasses.asdict(self, dict_factory=_plain)
+
+
+def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in items}
 
 
 def load_config(path: Path) -> Settings:
@@ -132,15 +147,43 @@ def settings_from(content: dict[str, Any], where: str) -> Settings:
         ConfigError: an unknown key, a wrong type, or a value out of range.
 
     """
-    settings = _build(Settings, content, where, "")
+    settings = _with_recipe(_build(Settings, content, where, ""), content.get("distil", {}))
     _check(settings, where)
     return settings if settings.has_teacher else _without_teacher(settings)
+
+
+def _with_recipe(settings: Settings, given: dict[str, Any]) -> Settings:
+    """Take a named recipe's own numbers where none are given."""
+    distil = settings.distil
+    missing = {"epochs", "batch_size", "learning_rate"} - given.keys()
+    if distil.recipe == DistilSettings().recipe or not missing:
+        return settings
+    from edgekd.distill.recipe import recipe_named
+
+    recipe = recipe_named(distil.recipe)
+    own = {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.optimizer.learning_rate,
+    }
+    numbers: dict[str, Any] = {name: own[name] for name in missing}
+    return dataclasses.replace(settings, distil=dataclasses.replace(distil, **numbers))
+
+
+def as_given(where: str, key: str) -> str:
+    """Name a setting in errors as its user gave it: as a key of a file, or as an option of the command line."""
+    if where != COMMAND_LINE:
+        return f"{where}: {key}"
+    section, _, name = key.rpartition(".")
+    own = section == "proxy" and name != "stop_share"
+    return ("--proxy-" if own else "--") + name.replace("_", "-")
 
 
 def _without_teacher(settings: Settings) -> Settings:
     """Let nothing be learnt from a teacher that is not there: a search is conventional then."""
     proxy = dataclasses.replace(settings.proxy, method="none", weights="")
-    return dataclasses.replace(settings, proxy=proxy, distil=dataclasses.replace(settings.distil, method="none"))
+    distil = dataclasses.replace(settings.distil, method="none", weights="", anchors=())
+    return dataclasses.replace(settings, proxy=proxy, distil=distil)
 
 
 S = typing.TypeVar("S")
@@ -157,15 +200,16 @@ def _build(kind: type[S], content: dict[str, Any], where: str, prefix: str) -> S
                 raise ConfigError(f"{where}: {prefix}{name} is {value!r}; it must be a section [{name}]")
             values[name] = _build(typing.cast("type[Any]", hints[name]), value, where, f"{name}.")
         else:
-            values[name] = _typed(value, hints[name], f"{where}: {prefix}{name}")
+            values[name] = _typed(value, hints[name], as_given(where, prefix + name))
     return kind(**values)
 
 
 def _typed(value: object, hint: Any, where: str) -> object:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    plain = tuple(kind for kind in kinds if isinstance(kind, type))
-    if isinstance(value, list | tuple) and len(plain) < len(kinds):  # the one other hint here is tuple[float, ...]
-        return tuple(_typed(item, float, f"{where}[{i}]") for i, item in enumerate(value))
+    plain = tuple(kind for kind in kinds if isinstance(kind, type) and typing.get_origin(kind) is None)
+    lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]  # as in tuple[float, ...]
+    if isinstance(value, list | tuple) and lists:
+        return tuple(_typed(item, typing.get_args(lists[0])[0], f"{where}[{i}]") for i, item in enumerate(value))
     if float in plain and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE:
         return float(value)
     if (isinstance(value, bool) and bool not in plain) or not isinstance(value, plain):
@@ -176,56 +220,61 @@ def _typed(value: object, hint: Any, where: str) -> object:
 
 def _check(settings: Settings, where: str) -> None:
     search = settings.search
-    for name, value, known in (
-        ("target_dtype", search.target_dtype, DTYPES),
-        ("measure", search.measure, MEASURES),
+    for key, value, known in (
+        ("search.target_dtype", search.target_dtype, DTYPES),
+        ("search.measure", search.measure, MEASURES),
     ):
         if value not in known:
-            raise ConfigError(f"{where}: search.{name} {value!r}: {suggest(value, known)}")
-    _check_target(search.target_ms, where)
-    for section in (settings, search, settings.proxy, settings.distil, settings.quantize):
+            raise ConfigError(f"{as_given(where, key)} is {value!r}: {suggest(value, known)}")
+    _check_target(search.target_ms, as_given(where, "search.target_ms"))
+    parts: tuple[tuple[str, Any], ...] = (
+        ("", settings),
+        ("search.", search),
+        ("proxy.", settings.proxy),
+        ("distil.", settings.distil),
+        ("quantize.", settings.quantize),
+    )
+    for prefix, section in parts:
         for item in dataclasses.fields(section):
-            _check_number(getattr(section, item.name), item.name, where)
-    for name, count, most in (
+            _check_number(getattr(section, item.name), item.name, as_given(where, prefix + item.name))
+    for key, count, most in (
         ("proxy.resolution", settings.proxy.resolution, MOST_PIXELS),
         ("proxy.threads", settings.proxy.threads, _MOST_THREADS),
         ("distil.threads", settings.distil.threads, _MOST_THREADS),
+        ("distil.readers", settings.distil.readers, _MOST_THREADS),
+        ("distil.gpus", settings.distil.gpus, _MOST_THREADS),
     ):
         if count > most:
-            raise ConfigError(f"{where}: {name} is {count}; it must be at most {most}")
+            raise ConfigError(f"{as_given(where, key)} is {count}; it must be at most {most}")
     if not settings.proxy.stop_share < 1:
-        raise ConfigError(f"{where}: proxy.stop_share is {settings.proxy.stop_share}; it must be below 1")
+        raise ConfigError(f"{as_given(where, 'proxy.stop_share')} is {settings.proxy.stop_share}; it must be below 1")
 
 
-def _check_target(target_ms: float | str | tuple[float, ...], where: str) -> None:
+def _check_target(target_ms: float | str | tuple[float, ...], name: str) -> None:
     if isinstance(target_ms, str):
         if target_ms != AUTO:
-            raise ConfigError(
-                f"{where}: search.target_ms is {target_ms!r}; it must be a number of ms, a list of them, or {AUTO!r}"
-            )
+            raise ConfigError(f"{name} is {target_ms!r}; it must be a number of ms, a list of them, or {AUTO!r}")
         return
     targets = target_ms if isinstance(target_ms, tuple) else (target_ms,)
     wrong = next((target for target in targets if not 0 < target <= _MOST_MS), None)
     if wrong is not None:
-        raise ConfigError(f"{where}: search.target_ms is {wrong}; it must be above 0 and at most {_MOST_MS:g}")
+        raise ConfigError(f"{name} is {wrong}; it must be above 0 and at most {_MOST_MS:g}")
     if not targets or len(set(targets)) < len(targets):
-        raise ConfigError(f"{where}: search.target_ms is {list(targets)}; give each target once, and at least one")
+        raise ConfigError(f"{name} is {list(targets)}; give each target once, and at least one")
 
 
-_FROM_0 = {"seed", "budget_epochs", "resolution", "gpus_per_worker", "stop_share"}
+_FROM_0 = {"seed", "budget_epochs", "resolution", "gpus_per_worker", "stop_share", "readers"}
 _SIGNED = {"reward_weight"}
 
 
-def _check_number(value: object, name: str, where: str) -> None:
-    least = 0 if name in _FROM_0 else 1
+def _check_number(value: object, field_name: str, name: str) -> None:
+    least = 0 if field_name in _FROM_0 else 1
     if isinstance(value, int) and not isinstance(value, bool) and not least <= value < _TOO_LARGE:
-        raise ConfigError(f"{where}: {name} is {value}; it must be at least {least} and below 2⁶³")
+        raise ConfigError(f"{name} is {value}; it must be at least {least} and below 2⁶³")
     if not isinstance(value, float):
         return
-    if name in _SIGNED:
+    if field_name in _SIGNED:
         if not math.isfinite(value):
-            raise ConfigError(f"{where}: {name} is {value}; it must be finite")
-    elif not 0 <= value < math.inf or (value == 0 and name not in _FROM_0):
-        raise ConfigError(
-            f"{where}: {name} is {value}; it must be {'at least' if name in _FROM_0 else 'above'} 0 and finite"
-        )
+            raise ConfigError(f"{name} is {value}; it must be finite")
+    elif not 0 <= value < math.inf or (value == 0 and field_name not in _FROM_0):
+        raise ConfigError(f"{name} is {value}; it must be {'at least' if least == 0 else 'above'} 0 and finite")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgekd.errors import EdgekdError, UsageError
+from latency_tables.beside import written_beside
 
 
 class CannotWrite(EdgekdError):
@@ -33,38 +33,12 @@ def write_atomic(path: Path, content: bytes | str | Iterator[bytes]) -> None:
 
     """
     data = content.encode() if isinstance(content, str) else content
-    parts = iter([data]) if isinstance(data, bytes) else data
-    temporary = path
+    parts = [data] if isinstance(data, bytes) else data
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with written_beside(path, parts) as temporary:
+            temporary.replace(path)
     except OSError as error:
         raise CannotWrite(path, error) from error
-    finally:  # also when the user interrupts; after the rename there is nothing of that name
-        if temporary != path:
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
 
 
 def make_folder(path: Path) -> None:

@@ -43,9 +43,13 @@ def data_and_teacher(settings: Settings, progress: Progress | None = None) -> tu
 
 def data_for(settings: Settings, progress: Progress | None = None) -> DataSet:
     """Load the data in the shape that the space takes. Raises DataError."""
+    return told_data(settings.data, space_named(settings.space).input_shape[1:], progress)
+
+
+def told_data(source: str, shape: tuple[int, int, int] | None, progress: Progress | None = None) -> DataSet:
+    """Load data, pictures in a shape (H, W, C), and note what is remarkable about them. Raises DataError."""
     told = progress or Silent()
-    wanted = Wanted(space_named(settings.space).input_shape[1:], lambda done, total: told.step(done, total, "images"))
-    data = load_data(settings.data, wanted)
+    data = load_data(source, Wanted(shape, lambda done, total: told.step(done, total, "images")))
     for note in data.notes:
         told.note(f"data {data.name}: {note}")
     return data

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgekd.bench import DeviceChoice
 from edgekd.config import Settings
 from edgekd.files import sha256_of, write_atomic
-from edgekd.materials import data_and_teacher, logits_path, teacher_sha256
+from edgekd.materials import data_and_teacher
 from edgekd.predict import doubts, is_simulated, see_real
 from edgekd.profile import Order, ProfileRequest, profile
 from edgekd.progress import Progress, StepsAlone
@@ -24,10 +23,6 @@ from edgekd.runs import Run, read_winner, set_former_student_aside
 from edgekd.search.engines import engine_named
 from edgekd.search_job import STUDY_FILE, SearchJob, reward_of, warm_file
 from edgekd.spaces.mnasnet import space_named
-from latency_tables.journal import Journal
-
-if TYPE_CHECKING:
-    from edgekd.distill.train import EpochResult
 
 
 def check_settings(settings: Settings, progress: Progress, *, measures: bool = True) -> None:
@@ -41,8 +36,8 @@ def check_settings(settings: Settings, progress: Progress, *, measures: bool = T
         DataError: the data or the teacher is missing or damaged, or does not fit the space.
 
     """
-    from edgekd.distill.methods import method_named
-    from edgekd.search.proxy import weights_in
+    from edgekd.distill.methods import method_named, weights_in
+    from edgekd.distill.student import check_lesson, method_of, new_student, recipe_of, tutors_of
     from edgekd.search.workers import WorkerSettings
 
     search, proxy = settings.search, settings.proxy
@@ -56,8 +51,11 @@ def check_settings(settings: Settings, progress: Progress, *, measures: bool = T
         engine_named(engine)
     WorkerSettings(search.workers, search.ray_address, search.cpus_per_worker, search.gpus_per_worker)
     method_named(proxy.method, weights_in(proxy.weights))
-    method_named(settings.distil.method)
-    data_and_teacher(settings, StepsAlone(progress))  # pictures are decoded here the first time
+    method_of(settings.distil)
+    recipe_of(settings.distil)
+    data, teacher = data_and_teacher(settings, StepsAlone(progress))  # pictures are decoded here the first time
+    like = new_student(settings, space_named(settings.space).reference())  # the winner's, whichever it will be
+    check_lesson(settings, data, tutors_of(settings, data, teacher), like)
 
 
 def run_all(run: Run, progress: Progress) -> None:
@@ -106,21 +104,9 @@ def baseline_run(run: Run, progress: Progress) -> None:
 
 def distil_run(run: Run, progress: Progress) -> None:
     """Train the winner with the teacher; every whole epoch is kept."""
-    from edgekd.distill.student import StudentPlan, train_student
+    from edgekd.distil_job import job_of
 
-    arch = read_winner(run).arch
-    data, teacher = data_and_teacher(run.settings)
-    logits = logits_path(run, data, teacher, progress)
-    plan = StudentPlan(run.settings, arch, run.folder / "student.safetensors", data.sha256, teacher_sha256(teacher))
-    lesson = {"arch": str(arch), "data_sha256": data.sha256, "teacher_sha256": teacher_sha256(teacher)}
-    history = Journal(run.folder / "distil.jsonl", {"format": "edgekd-distil", "version": 1, **lesson})
-
-    def on_epoch(result: EpochResult) -> None:
-        if len(history.entries) < result.epoch:
-            history.append({"epoch": result.epoch, "loss": result.loss, "seconds": round(result.seconds, 3)})
-        progress.step(result.epoch, result.epochs, f"loss {result.loss:.3f}")
-
-    train_student(plan, data, logits, on_epoch)
+    job_of(run, read_winner(run).arch, progress).do(progress)
 
 
 def export_run(run: Run, progress: Progress) -> None:

@@ -71,6 +71,14 @@ class Silent:
         """Ignore."""
 
 
+def duration(seconds: float) -> str:
+    """Word a time that is left."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 class StepsAlone(Silent):
     """Passes steps on: for what is done twice, and whose notes are worth telling once."""
 

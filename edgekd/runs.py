@@ -5,6 +5,7 @@
     search.jsonl         the study, one sample a line; random.jsonl is the baseline's
     winner.json          the chosen architecture, and what was found for each target
     student.safetensors  the student's training, epoch by epoch; distil.jsonl its history
+    students/            folders like this one, of students that were trained in other ways (students.py)
     artifacts/           student-float32.tflite, student-int8.tflite, student.onnx
     manifest.json        the results; report.html shows them
 
@@ -32,6 +33,7 @@ from edgekd.spaces.arch import Arch
 from edgekd.spaces.mnasnet import space_named
 
 FORMAT, VERSION = "edgekd-run", 1
+DERIVED = "students_of"  # in run.json of a student with a folder of its own: the folder of its search
 _PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnx", "onnxruntime", "onnxscript", "flatbuffers", "safetensors")
 
 
@@ -136,9 +138,9 @@ def find_or_open_run(folder: Path | None, settings: Settings, parent: Path = Pat
 
 
 def _settings_in(folder: Path) -> Settings | None:
-    """Give a neighbour's settings; one that cannot be read is not the run that is looked for."""
+    """Give a neighbour's settings; one that cannot be read, or is a student's, is not the run that is looked for."""
     try:
-        return load_run(folder).settings
+        return None if DERIVED in read_json_object(folder / "run.json") else load_run(folder).settings
     except UsageError:
         return None
 
@@ -246,9 +248,5 @@ def _first_difference(found: dict[str, Any], wanted: dict[str, Any], prefix: str
             if inner:
                 return inner
         elif found[name] != value:
-            return f"{prefix}{name} {_plain(found[name])!r}, not {_plain(value)!r}"
+            return f"{prefix}{name} {found[name]!r}, not {value!r}"
     return ""
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

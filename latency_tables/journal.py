@@ -9,11 +9,9 @@ larger one may be read as a float. What the entries mean is their owner's busine
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from latency_tables.beside import written_beside
 from latency_tables.errors import FileDamaged, FileExists, FileNotWritable, OtherSettings
 
 MAX_LINE_BYTES = 4 << 20  # a longer line is damage, not data
@@ -206,24 +205,13 @@ def write_new(path: Path, content: bytes | str) -> None:
     """
     if path.exists():
         raise FileExists(path)  # sooner than after the writing
-    temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        _name(temporary, path)
-        _sync_folder(path.parent)
+        with written_beside(path, [content.encode() if isinstance(content, str) else content]) as temporary:
+            _name(temporary, path)
     except FileExistsError as error:
         raise FileExists(path) from error
     except OSError as error:
         raise FileNotWritable(path, error) from error
-    finally:  # also when the user interrupts
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _name(temporary: Path, path: Path) -> None:
@@ -234,21 +222,6 @@ def _name(temporary: Path, path: Path) -> None:
         if error.errno not in _NO_LINKS or path.exists():
             raise
         temporary.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some file systems sync no folders; the file itself is on the disk
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
 
 
 def _sealed(line: str, seed: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Made-up values for tests: tables without a device, spaces small enough to enumerate, networks with random weights.
+"""Made-up values for tests: tables without a device, spaces small enough to enumerate, random networks, grey images.
 
 Times come from a formula over the operator, never from a clock, so every run of a test sees the same table.
 """
@@ -10,14 +10,17 @@ import itertools
 import os
 import random
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from requirements import require
 
+from edgekd.data.dataset import SPLITS
 from edgekd.graph.ir import Graph
 from edgekd.profile import all_ops
 from edgekd.spaces.arch import Arch
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from edgekd.spaces.network import Network
 
 NARROW = SPACES["mnasnet-28-narrow"]
+Mark = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], None]  # writes the labels into the images
 
 KEY = TableKey(
     device="bench",
@@ -153,6 +157,30 @@ def random_network(graph: Graph, seed: int) -> Network:
                 nn.init.normal_(module.weight, std=0.3)
                 nn.init.normal_(module.bias, std=0.3)
     return network.eval()
+
+
+def write_grey(path: Path, counts: Sequence[int], side: int, mark: Mark, *, classes: int = 3, seed: int = 5) -> Path:
+    """Write an npz of square grey images, so many of each split: dark noise whose classes follow in turn, marked."""
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, Any] = {}
+    for name, count in zip(SPLITS, counts, strict=True):
+        labels = np.arange(count) % classes
+        images = rng.integers(0, 60, (count, side, side))
+        mark(images, labels)
+        arrays |= {f"{name}_images": images.astype(np.uint8), f"{name}_labels": labels}
+    np.savez(path, **arrays)
+    return path
+
+
+def brighter(images: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> None:
+    """Make the images of a class brighter than those of the one before."""
+    images += 60 * labels[:, None, None]
+
+
+def striped(images: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> None:
+    """Brighten two rows of each image; which ones says the class."""
+    for image, label in zip(images, labels, strict=True):
+        image[label * 2 + 4 : label * 2 + 6] += 150
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from small_run import (
     all_end,
     descendants,
     edgekd,
+    line_count,
     lines_of,
     make_read_only,
     names_in,
@@ -467,7 +468,7 @@ def test_a_search_is_interrupted_by_ctrl_c_and_goes_on(inputs: Inputs, tmp_path:
     """SIGINT to the whole group, as a terminal sends it: 130, one line, no process left, every whole line kept."""
     more = ("--budget", 8, "--target-ms", 1, "--out", "run", "--epochs", 1, "--format", "json")
     process = edgekd(*inputs.search(*more), folder=tmp_path)
-    wait_until(lambda: len(lines_of(tmp_path / "run" / "search.jsonl")) >= 3, process)
+    wait_until(lambda: line_count(tmp_path / "run" / "search.jsonl") >= 3, process)
     below = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate()
@@ -487,21 +488,20 @@ def same_always(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name not in ("seconds", "host", "crc")}
 
 
-@pytest.mark.slow  # Ray starts three times
+@pytest.mark.slow  # Ray starts twice
 def test_a_search_on_two_workers_that_is_killed_ends_as_an_undisturbed_one_on_one(
     inputs: Inputs, simulated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By SIGKILL, twice: every sample is the same, times and hosts aside."""
+    """By SIGKILL: every sample is the same, times and hosts aside."""
     how = ("--engine", "random", "--proxy-images", 40, "--target-ms", "1,0.5", "--budget", 7, "--batch", 3)
     assert cli.run(inputs.search(*simulated, *how, "--out", "whole")) == 0
     capsys.readouterr()
     words = inputs.search(*simulated, *how, "--out", "killed", "--workers", 2)
-    for lines in (2, 5):
-        process = edgekd(*words, folder=tmp_path)
-        wait_until(lambda lines=lines: len(lines_of(Path("killed/search.jsonl"))) >= lines, process)  # type: ignore[misc]
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+    process = edgekd(*words, folder=tmp_path)
+    wait_until(lambda: line_count(Path("killed/search.jsonl")) >= 1 + 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     _, stderr = (process := edgekd(*words, folder=tmp_path)).communicate()
     assert process.returncode == 0, stderr
     killed, whole = (lines_of(Path(name) / "search.jsonl") for name in ("killed", "whole"))

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from edgekd import cli_progress
-from edgekd.progress import Best, Standing
+from edgekd.progress import Best, Standing, duration
 
 NEWEST = Best("aaa", 0.1234, 0.51, 0.3)
 GOOD = Best("bbb", 0.09, 0.8, 0.75)
@@ -64,4 +64,4 @@ def test_on_a_terminal_a_search_is_drawn_live() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (89.0, "89 s"), (754.0, "13 min"), (9000.0, "2 h 30 min")])
 def test_durations_are_short(seconds: float, text: str) -> None:
     """Seconds, minutes, or hours and minutes."""
-    assert cli_progress._duration(seconds) == text
+    assert duration(seconds) == text

@@ -26,6 +26,7 @@ from small_run import (
     descendants,
     edgekd,
     host_key,
+    line_count,
     lines_of,
     names_in,
     wait_until,
@@ -75,7 +76,7 @@ class Kill:
     def due(self, run: Path) -> Callable[[], bool]:
         """Give the question whether the time has come."""
         path = run / self.file
-        return lambda: len(lines_of(path)) >= self.lines if self.lines else path.exists()
+        return lambda: line_count(path) >= self.lines if self.lines else path.exists()
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from fake_device import HeldDevice
 from small_run import own_device
 from synthetic import KEY, NARROW, every_arch, measurement, random_archs, synthetic_ns, tiny_space
 
@@ -33,23 +33,11 @@ from latency_tables.schema import Measurement
 from latency_tables.store import load_table
 
 
-class FakeBench:
+class FakeBench(HeldDevice):
     """Stands for a device: times by formula, stops when `patience` models were measured, and remembers all."""
 
     patience: ClassVar[float] = math.inf
     measured: ClassVar[list[Model]] = []
-    key = KEY
-
-    def __init__(self, device_name: str, on_warning: object) -> None:
-        self.device_name = device_name
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is held."""
 
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
         for model in models:

@@ -9,8 +9,14 @@ readonly VENV=.venv
 readonly VENV_PYTHON=.venv/bin/python
 readonly STAMP=.venv/edgekd-stamp
 readonly MAKING=.venv/edgekd-making # there while the bare environment is being made
+# which tests are fast, and how they run side by side: those of a file together, for they share what is dear to make
+# shellcheck disable=SC2034 # used by tools/check and tools/test
+readonly FAST="not slow and not devices" SPREAD=(-n auto --maxprocesses 4 --dist loadfile)
+unset PYTHONDONTWRITEBYTECODE # without kept bytecode every worker compiles all tests anew, for seconds
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+list() { printf '%s, ' "$@" | sed 's/, $//'; }
 
 die() {
     say "$*"

@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -183,14 +184,15 @@ def _known_teachers(out: Path, common: Sequence[str]) -> dict[str, str]:
 
 
 def _labelled(teachers: Sequence[str]) -> dict[str, str]:
-    """Name each teacher by its file; files are given in full, so that the command may be repeated from elsewhere."""
+    """Name each teacher, by its file if it is one; files are given in full, so that the command may be repeated."""
     labels: dict[str, str] = {}
     for teacher in teachers:
         path = Path(teacher.removeprefix("file:"))
-        label = teacher if teacher == "embedded" else path.stem
+        is_file = teacher != "embedded" and ":" not in str(path)
+        label = path.stem if is_file else re.sub(r"[^\w.+-]+", "-", teacher)  # names a folder, too
         if label in (*labels, NONE):
             raise UsageError(f"two teachers are called {label}; give files of different names")
-        labels[label] = teacher if teacher == "embedded" else str(path.resolve())
+        labels[label] = str(path.resolve()) if is_file else teacher
     return labels
 
 

@@ -7,7 +7,7 @@ test images only judge what is finished. Does not augment (distill/views.py) and
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -20,6 +20,7 @@ from edgekd.files import write_atomic
 
 SPLITS = ("train", "validation", "test")
 _CHUNK = 4096  # images whose pixels are counted at once
+_NAMED = 5  # classes in a note
 # what zipfile, zlib and numpy's header parser raise on damaged bytes; a shape that no memory holds is a MemoryError
 UNREADABLE_ARRAY = (OSError, EOFError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError, TokenError)
 
@@ -60,18 +61,21 @@ class DataSet:
         sha256: str,
         splits: Mapping[str, Split],
         *,
-        classes: int | None = None,
+        names: Sequence[str] = (),
         notes: tuple[str, ...] = (),
     ) -> DataSet:
-        """Make a set of three splits; `where` names it in errors, and `classes` is found from the labels if not given.
+        """Make a set of three splits; `where` names it in errors. Without names, classes are found from the labels.
+
+        A class that a split has no image of is noted.
 
         Raises:
             DataError: there is one class only, or the training images are all of one value.
 
         """
-        found = _checked_classes(where, splits, classes)
+        found = _checked_classes(where, splits, len(names))
         mean, std = _statistics(where, splits["train"].images)
-        return DataSet(name, sha256, found, mean, std, **splits, notes=notes)
+        missing = tuple(_missing(splits, names or [str(label) for label in range(found)]))
+        return DataSet(name, sha256, found, mean, std, **splits, notes=notes + missing)
 
     def split(self, name: str) -> Split:
         """Give a split by name.
@@ -98,7 +102,18 @@ def write_split(path: Path, data: DataSet, split: Split) -> None:
     write_atomic(path, content.getvalue())
 
 
-def _checked_classes(where: str, splits: Mapping[str, Split], classes: int | None) -> int:
+def _missing(splits: Mapping[str, Split], names: Sequence[str]) -> Iterator[str]:
+    """Say which classes a split has no image of: what it tells is silent about them."""
+    for split, part in splits.items():
+        there = set(np.unique(part.labels).tolist())
+        absent = [name for label, name in enumerate(names) if label not in there]
+        if absent:
+            more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+            which = ", ".join(absent[:_NAMED]) + more
+            yield f"split {split} has no image of {len(absent)} of {len(names)} classes: {which}"
+
+
+def _checked_classes(where: str, splits: Mapping[str, Split], classes: int) -> int:
     found = 1 + max(int(split.labels.max()) for split in splits.values())
     if found < 2:
         raise DataError(f"data {where}: all labels are 0; at least two classes are needed")

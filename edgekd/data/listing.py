@@ -62,7 +62,7 @@ class Listing:
         digest = hashlib.sha256(decoded.sha256.encode())
         for split in made.values():
             digest.update(split.labels.tobytes())
-        return DataSet.of(self.where, self.name, digest.hexdigest(), made, classes=len(self.classes), notes=notes)
+        return DataSet.of(self.where, self.name, digest.hexdigest(), made, names=self.classes, notes=notes)
 
 
 def completed(splits: dict[str, list[Picture]]) -> dict[str, list[Picture]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,10 +84,10 @@ Numbers = tuple[float, float, int]  # progress, share of the own image, step
 class Exercise(nn.Module):
     """The loss of a batch by one forward: plain tensors in, so that engines can send them where they like."""
 
-    def __init__(self, student: nn.Module, guide: Guide, taps: Taps | None, smoothing: float) -> None:
+    def __init__(self, student: nn.Module, guide: Guide, taps: Taps | None, smoothing: float, seed: int = 0) -> None:
         super().__init__()
         self.student, self.guide = student, guide
-        self.smoothing = smoothing
+        self.smoothing, self.seed = smoothing, seed
         self._taps = taps
         self._run: Callable[[Tensor], Tensor] | None = None  # the student compiled
 
@@ -96,14 +97,23 @@ class Exercise(nn.Module):
 
     def forward(self, images: Tensor, taught: Taught | None, targets: Targets, numbers: Numbers) -> Tensor:
         """Give the loss; shapes as in Answers and Moment."""
-        logits = full((self._run or self.student)(images))
+        (target, indices, partners), (progress, share, step) = targets, numbers
+        with _drawing(self.seed, step, images.device):
+            logits = full((self._run or self.student)(images))
         student = Answers(logits, tuple(full(one) for one in self._taps.take()) if self._taps else ())
         teacher = Answers(*taught) if taught is not None else _SILENT
-        (target, indices, partners), (progress, share, step) = targets, numbers
         loss: Tensor = self.guide.loss(
             student, teacher, Moment(target, indices, progress, step, partners, share, self.smoothing)
         )
         return loss
+
+
+@contextmanager
+def _drawing(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Let what a student draws by chance, as dropout does, be a function of (seed, step), as all else is."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
+        yield
 
 
 _SILENT = Answers(torch.zeros(0, 0))  # of no teacher; a method that needs none does not look at it
@@ -158,7 +168,7 @@ def classwork(lesson: Lesson, student: nn.Module, recipe: Recipe, setting: Setti
         paths = lesson.student_taps or (stage_ends(student, setting.probe) if listening else ())
         taps = stack.enter_context(Taps(student, paths)) if listening else None
         guide = _guide(lesson, recipe, _Pair(student, taps, ask, setting)).to(setting.device)
-        exercise = Exercise(student, guide, taps, recipe.label_smoothing)
+        exercise = Exercise(student, guide, taps, recipe.label_smoothing, recipe.seed)
         if recipe.compile:
             exercise.compile_student()
         yield Classwork(exercise, ask, recipe, lesson.samples, setting.device)

@@ -6,7 +6,8 @@ Which engine makes the steps is chosen by train.py; what a step computes is less
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from edgekd.distill import checkpoint, losses
 from edgekd.distill.checkpoint import Best, Done, State
 from edgekd.distill.ema import RunningMean
-from edgekd.distill.engine import Engine, Forward
+from edgekd.distill.engine import Engine
 from edgekd.distill.judging import accuracy
 from edgekd.distill.lesson import Classwork, Lesson, classwork, probe_of
 from edgekd.distill.loader import Batch, Order, batches
@@ -76,6 +77,16 @@ class Files:
 
 def run_epochs(network: Module, lesson: Lesson, recipe: Recipe, engine: Engine, files: Files) -> None:
     """Go through the epochs with an engine; the network ends with the weights that count."""
+    with prepared(network, lesson, recipe, engine, files) as training:
+        training.run()
+        state = training.state
+        if state.mean or state.best.weights:
+            network.load_state_dict(state.shipped())
+
+
+@contextmanager
+def prepared(network: Module, lesson: Lesson, recipe: Recipe, engine: Engine, files: Files) -> Iterator[Training]:
+    """Make a training ready for its first step, as long as the block lasts."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss this form
     device = next(network.parameters()).device
     probe = probe_of(lesson, recipe, device)
@@ -85,13 +96,11 @@ def run_epochs(network: Module, lesson: Lesson, recipe: Recipe, engine: Engine, 
         optimizer = optimizer_for(network, guide, recipe)
         mean = RunningMean(network, recipe.ema_decay) if recipe.ema_decay else None
         state = State(network, guide, optimizer, engine, mean, Best())
-        _Training(work, state, lesson, files).run(engine.set_up(work.exercise, optimizer))
-        if state.mean or state.best.weights:
-            network.load_state_dict(state.shipped())
+        yield Training(work, state, lesson, files)
 
 
-class _Training:
-    """One training as it goes."""
+class Training:
+    """One training as it goes; `run` does all of it, `step` makes one step, for those who measure it."""
 
     def __init__(self, work: Classwork, state: State, lesson: Lesson, files: Files) -> None:
         self.work, self.state, self.lesson, self.files = work, state, lesson, files
@@ -106,15 +115,16 @@ class _Training:
             shares,
         )
         self.steps = self.order.steps(len(lesson.samples))
+        self._forward = state.engine.set_up(work.exercise, state.optimizer)
 
-    def run(self, forward: Forward) -> None:
+    def run(self) -> None:
         """Go on from what is kept."""
         path = self.files.checkpoint_path
         done = checkpoint.restore(path, self.state, self.recipe) if path else Done()
         note = _threads_note(done)
         for epoch in range(done.epochs, self.recipe.epochs):
             began = time.perf_counter()
-            loss = self._epoch(forward, epoch, done)
+            loss = self._epoch(epoch, done)
             done = Done(epoch + 1)
             result = self._result(done, loss, began, note)
             note = ""
@@ -124,21 +134,22 @@ class _Training:
             if self.files.stop(result):
                 break
 
-    def _epoch(self, forward: Forward, epoch: int, done: Done) -> float:
+    def _epoch(self, epoch: int, done: Done) -> float:
         self.work.exercise.train()
         total = torch.zeros((), device=self.work.device) if done.total is None else done.total.to(self.work.device)
         saved = time.monotonic()
         for step, batch in enumerate(batches(self.work.source, self.order, epoch, done.steps), done.steps):
-            total += self._step(forward, batch, epoch, step)
+            total += self.step(batch, epoch, step)
             if time.monotonic() - saved >= self.files.machine.save_every_s and step + 1 < self.steps:
                 self._keep(Done(epoch, step + 1, total))
                 saved = time.monotonic()
         return float(self.state.engine.mean(total)) / self.steps
 
-    def _step(self, forward: Forward, batch: Batch, epoch: int, step: int) -> Tensor:
+    def step(self, batch: Batch, epoch: int, step: int) -> Tensor:
+        """Make one step, counted from 0 in its epoch; give the loss before it. Raises TrainingDiverged."""
         number = epoch * self.steps + step
         set_rate(self.state.optimizer, self.recipe, number / (self.recipe.epochs * self.steps))
-        loss = forward(*self.work.given(batch, number, self.steps))
+        loss = self._forward(*self.work.given(batch, number, self.steps))
         if not losses.finite(loss):
             raise TrainingDiverged.at(epoch, step, batch)
         self.state.engine.step(loss, self.recipe.clip_norm)

@@ -55,7 +55,7 @@ class LiveTeacher:
     @staticmethod
     def of(teacher: Teacher, taps: tuple[str, ...] = ()) -> LiveTeacher:
         """Ask a loaded teacher."""
-        return LiveTeacher(teacher.module, teacher.name, taps)
+        return LiveTeacher(teacher.module, teacher.name, taps, gives_features="features" in teacher.gives)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch
 from edgekd import teachers
 from edgekd.bench import Bench, DeviceChoice, Model
 from edgekd.data import dataset
-from edgekd.distill.student import StudentPlan, load_student
+from edgekd.distill.student import StudentPlan, load_student, tutors_of
 from edgekd.distill.train import predict
 from edgekd.distill.views import balanced_subset
 from edgekd.errors import DataError, EdgekdError
@@ -69,8 +69,8 @@ def make_bundle(run: Run, progress: Progress) -> dict[str, Any]:
     """
     table = _searched_table(run)
     data, teacher = data_and_teacher(run.settings)
-    student, taught_by = run.folder / "student.safetensors", teacher_sha256(teacher)
-    network = load_student(StudentPlan(run.settings, read_winner(run).arch, student, data.sha256, taught_by))
+    student, tutors = run.folder / "student.safetensors", tutors_of(run.settings, data, teacher)
+    network = load_student(StudentPlan(run.settings, str(read_winner(run).arch), student, data.sha256, tutors.sha256))
     torch.set_num_threads(run.settings.distil.threads)
     bundle = build(network, data, run.settings.quantize.images)
     make_folder(run.artifacts)

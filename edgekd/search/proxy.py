@@ -22,7 +22,7 @@ from edgekd.data.loading import load_data
 from edgekd.data.pictures import Wanted
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.logit_cache import map_logits
-from edgekd.distill.methods import method_named
+from edgekd.distill.methods import method_named, weights_in
 from edgekd.distill.recipe import Recipe
 from edgekd.distill.train import EpochResult, TrainingDiverged, new_network, predict, see_teacher, train
 from edgekd.distill.views import Samples, balanced_subset, count_from, resized, samples_of
@@ -142,26 +142,6 @@ class _Attempt:
         self.early_accuracy = _accuracy(self.network, self._validation, result.epoch)
         self.stopped = self.early_accuracy < rule.floor
         return self.stopped
-
-
-def weights_in(text: str) -> dict[str, float]:
-    """Read weights such as "kd=0.5,dist=2"; which parts the method has is checked by who makes it.
-
-    Raises:
-        UsageError: an item is no weight, or a part is there twice.
-
-    """
-    found: dict[str, float] = {}
-    for item in text.split(",") if text else ():
-        name, _, number = (part.strip() for part in item.partition("="))
-        try:
-            weight = float(number)
-        except ValueError as error:
-            raise UsageError(f"method weights {text!r}: {item!r} is no weight; write as in kd=0.5,dist=2") from error
-        if name in found:
-            raise UsageError(f"method weights {text!r}: {name!r} is there twice; leave one out")
-        found[name] = weight
-    return found
 
 
 def _checked_data(task: ProxyTask) -> DataSet:

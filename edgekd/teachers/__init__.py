@@ -1,21 +1,24 @@
-"""Where a teacher comes from: the embedded one, or a file of an architecture known here, given frozen.
+"""Where a teacher comes from: the embedded one, a file, another project's network or runtime, or several, given frozen.
 
-A file is safetensors whose metadata name architecture, classes and input shape, a TOML file that describes one
-(files.py), or a finished student of a run. Training one is tools/train_teacher.py; using one is distill/.
+`load` takes what a user calls it (sources/__init__.py lists the forms) and checks that it fits the data. Training one
+is tools/train_teacher.py; using one is distill/.
 
 Read next: loading.py.
 """
 
 from __future__ import annotations
 
-from edgekd.teachers.base import Build, Shape, Teacher
+from edgekd.teachers.base import EVERYTHING, LOGITS, Build, Shape, Teacher
 from edgekd.teachers.families import FAMILIES, names_of, new_teacher
-from edgekd.teachers.loading import EMBEDDED, load, path_of
+from edgekd.teachers.loading import load
 from edgekd.teachers.resnet import CifarResNet
+from edgekd.teachers.sources.file import EMBEDDED
 
 __all__ = [
     "EMBEDDED",
+    "EVERYTHING",
     "FAMILIES",
+    "LOGITS",
     "Build",
     "CifarResNet",
     "Shape",
@@ -23,5 +26,4 @@ __all__ = [
     "load",
     "names_of",
     "new_teacher",
-    "path_of",
 ]

@@ -101,7 +101,8 @@ def _read_weights(path: Path) -> TeacherFile:
         digest = hashlib.sha256(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(
-            f"teacher {path}: no such file; give `embedded`, a safetensors file, or a TOML file that describes one"
+            f"teacher {path}: no such file; give `embedded`, a safetensors file, a TOML file that describes one, "
+            "timm:NAME, torchvision:NAME, onnx:FILE, tflite:FILE or MODULE:CALLABLE"
         ) from error
     except (OSError, SafetensorError) as error:
         raise DataError(f"teacher {path}: not a readable safetensors file ({error})") from error

@@ -116,6 +116,7 @@ def saved_set(path: Path, splits: dict[str, int], *, damaged: bool = False) -> s
     return f"datasets:{path}"
 
 
+@pytest.mark.slow  # the library takes its time to be imported
 def test_a_saved_hugging_face_set_is_read(tmp_path: Path, wanted: Wanted) -> None:
     """Pictures and classes are found by their types; a missing validation split is cut."""
     source = saved_set(tmp_path / "saved", {"train": 40, "test": 6})
@@ -125,6 +126,7 @@ def test_a_saved_hugging_face_set_is_read(tmp_path: Path, wanted: Wanted) -> Non
     assert data.test.labels.tolist() == [0, 1, 0, 1, 0, 1]
 
 
+@pytest.mark.slow  # as above
 def test_damaged_pictures_of_a_hugging_face_set_are_left_out(tmp_path: Path) -> None:
     """They are named by split and row."""
     source = saved_set(tmp_path / "saved", {"train": 40, "test": 6}, damaged=True)
@@ -133,6 +135,7 @@ def test_damaged_pictures_of_a_hugging_face_set_are_left_out(tmp_path: Path) -> 
     assert "train/3" in data.notes[0]
 
 
+@pytest.mark.slow  # as above
 def test_a_folder_that_is_no_saved_set_is_refused(tmp_path: Path, wanted: Wanted) -> None:
     """The message says what is expected there."""
     with pytest.raises(DataError, match="not a set saved with save_to_disk"):

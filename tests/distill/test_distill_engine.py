@@ -79,6 +79,7 @@ class Watched(nn.Module):
         return logits
 
 
+@pytest.mark.slow  # six trainings in the machine of another library
 @pytest.mark.parametrize("name", ["kd", "dist+at", "hint"])
 def test_bfloat16_computes_in_half_and_learns_in_full(samples: Samples, name: str) -> None:
     """Layers are half as wide, weights stay float32, and they come out near those of full precision."""
@@ -94,6 +95,7 @@ def test_bfloat16_computes_in_half_and_learns_in_full(samples: Samples, name: st
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 0.05
 
 
+@pytest.mark.slow  # the library takes its time to be imported
 def test_a_training_in_half_precision_goes_on_bit_for_bit(
     samples: Samples, logits: CachedLogits, tmp_path: Path
 ) -> None:
@@ -160,6 +162,7 @@ def test_a_compiled_student_is_the_student(
     assert equal(state(fast), state(plain))
 
 
+@pytest.mark.slow  # as above
 def test_fabrics_engine_is_the_one_of_half_precision() -> None:
     """It is alone, and keeps no scale in bfloat16."""
     engine = engine_for("bfloat16", CPU)

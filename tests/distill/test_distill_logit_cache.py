@@ -252,6 +252,7 @@ def large(tmp_path: Path) -> Iterator[Path]:
     path.unlink()
 
 
+@pytest.mark.slow  # half a gigabyte is written and read by a process of its own
 def test_a_large_file_is_never_held_whole(large: Path) -> None:
     """Checking half a gigabyte and using a hundredth of its rows grows the process by a tenth of it at most."""
     size_bytes = large.stat().st_size

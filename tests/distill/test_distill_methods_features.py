@@ -275,6 +275,7 @@ class Pair:
         return guide, found
 
 
+@pytest.mark.slow  # a training by each
 @every_method
 def test_a_student_learns_by_every_method(name: str) -> None:
     """On a searched student and a ResNet the loss falls, all that the guide learns is reached, the teacher stays."""

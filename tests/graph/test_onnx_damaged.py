@@ -53,6 +53,7 @@ def test_a_truncated_file_is_refused(content: bytes, share: float) -> None:
     content=st.sampled_from(FILES),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
 )
+@pytest.mark.slow  # 300 files are read
 def test_flipped_bytes_are_refused_or_read(content: bytes, changes: list[tuple[float, int]]) -> None:
     """A changed byte may still be a model; it is never another exception, and never a hang."""
     damaged = bytearray(content)

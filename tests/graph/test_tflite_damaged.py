@@ -74,6 +74,7 @@ def test_a_truncated_file_is_refused(content: bytes, share: float) -> None:
     check(content[: int(len(content) * share)])
 
 
+@pytest.mark.slow  # 300 files are read
 @settings(max_examples=300)
 @given(content=st.sampled_from(FILES), data=st.data())
 def test_flipped_bits_raise_nothing_else(content: bytes, data: st.DataObject) -> None:

@@ -182,6 +182,7 @@ def test_a_custom_operator_that_the_runtime_knows_is_measured_like_any_other() -
     assert np.isfinite(interpreter.get_tensor(output["index"])).all()
 
 
+@pytest.mark.slow  # 300 files are made
 @settings(max_examples=300)
 @given(strange)
 def test_any_key_becomes_a_file_or_is_refused(op: OpSpec) -> None:

@@ -337,6 +337,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(file: Path, form: str) -
     refused(file, form, "line 1: more than 67108864 bytes")
 
 
+@pytest.mark.slow  # 150 files are made and read
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(READERS)), st.integers(0, 10**6), st.integers(0, 10**6), st.binary(max_size=4))
 def test_whatever_a_foreign_file_holds_only_our_errors_come_out(

@@ -291,6 +291,7 @@ def test_nothing_wrong_reaches_the_file(path: Path, row: Measurement, error: typ
 # --- checksums --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # a table is written 300 times
 @settings(max_examples=300, deadline=None)
 @given(position=st.floats(0, 1), flip=st.integers(1, 255))
 def test_every_changed_byte_is_noticed_and_its_line_named(
@@ -407,6 +408,7 @@ def test_a_table_counts_what_was_not_measured() -> None:
     assert LatencyTable(KEY, {"m": measurement("m")}, {"network:a": NETWORK}).unmeasured == {}
 
 
+@pytest.mark.slow  # 1,000 rows are written, and read under a profiler
 def test_a_large_table_is_read_in_a_time_that_grows_with_its_size(tmp_path: Path) -> None:
     """Checking 1,000 rows of 64 samples costs few function calls a row: the samples are looked at in C."""
     rng = random.Random(1)

@@ -74,6 +74,7 @@ def test_failed_samples_have_no_accuracy(make_run: MakeRun) -> None:
     assert "\r\nAKD,119,,7" in csv_text(found["accuracy"].table)
 
 
+@pytest.mark.slow  # matplotlib takes half a second for each of 14 pictures
 @pytest.mark.parametrize("shape", [{"search": 0, "random": None}, {"search": 2, "random": 0, "failed": 1}])
 def test_every_chart_becomes_a_picture(make_run: MakeRun, shape: dict[str, int]) -> None:
     """Empty and tiny runs, too: each chart is a PNG of some hundred pixels."""
@@ -90,6 +91,7 @@ def test_pictures_are_the_same_every_time(make_run: MakeRun) -> None:
     assert picture(chart) == picture(chart)
 
 
+@pytest.mark.slow  # four pictures of matplotlib
 def test_a_comparison_becomes_files(tmp_path: Path) -> None:
     """Projection, accuracy, distances and shares of two runs, as CSV and PNG."""
     folders = [tmp_path / "a", tmp_path / "b"]

@@ -47,6 +47,7 @@ def test_a_run_gets_its_page_and_table(make_run: MakeRun, capsys: pytest.Capture
     assert (run / "report.html").read_text().endswith("</html>\n")
 
 
+@pytest.mark.slow  # seven pictures of matplotlib
 def test_a_search_alone_is_reported(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No manifest is needed, the page may lie elsewhere, and pictures and tables come where they are asked for."""
     run = make_run(search=8, random=None, finished=False)

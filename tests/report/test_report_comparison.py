@@ -234,6 +234,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "<script>alert" not in page
 
 
+@pytest.mark.slow  # 4,000 samples are written, read and drawn
 def test_a_page_of_many_samples_is_thinned(tmp_path: Path) -> None:
     """Marks are drawn evenly from each run, with a remark."""
     folders = [write_run(tmp_path / str(seed), "embedded", seed, went_to(seed, 2000, seed)) for seed in range(2)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from report_pages import Node, Page
-from report_runs import OPTIONS, SETTINGS, TARGET_MS, make_sample, make_samples, rewrite, write_study
+from report_runs import OPTIONS, SETTINGS, TARGET_MS, make_sample, make_samples, rewrite, write_run, write_study
 
 from edgekd.report.analysis import pareto_front, points_of
 from edgekd.report.data import ReportData, Target
@@ -39,15 +39,22 @@ def scale_of_ticks(plot: Node) -> Scale:
     return Scale(float(first.text), float(last.text), first.number("x"), last.number("x"))
 
 
-@pytest.fixture
-def data(make_run: MakeRun) -> ReportData:
-    """Load a finished run of 120 + 120 samples."""
-    return ReportData.load(make_run())
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    """Load a finished run of 120 + 120 samples; one for all tests, which only look at it."""
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder)
+    return ReportData.load(folder)
 
 
-def test_the_page_is_well_formed_and_in_order(data: ReportData) -> None:
+@pytest.fixture(scope="module")
+def root(data: ReportData) -> Node:
+    """Read the page of that run."""
+    return read(data)
+
+
+def test_the_page_is_well_formed_and_in_order(root: Node) -> None:
     """All elements are closed, ids are unique, and the parts come in their order."""
-    root = read(data)
     ids = [n.attributes["id"] for n in root.all() if "id" in n.attributes]
     assert len(ids) == len(set(ids))
     assert [n.text for n in root.all("h2")] == ["Result", "Search", "Decisions", "Networks", "Provenance"]
@@ -66,9 +73,8 @@ def test_the_page_needs_nothing_from_elsewhere(data: ReportData) -> None:
     assert {h[1:] for h in hrefs if h.startswith("#")} <= defined
 
 
-def test_the_content_policy_allows_the_page_s_script_only(data: ReportData) -> None:
+def test_the_content_policy_allows_the_page_s_script_only(root: Node) -> None:
     """The policy names the digest of the one script."""
-    root = read(data)
     (script,) = root.all("script")
     (policy,) = [n.attributes["content"] for n in root.all("meta") if "http-equiv" in n.attributes]
     digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
@@ -76,17 +82,17 @@ def test_the_content_policy_allows_the_page_s_script_only(data: ReportData) -> N
     assert policy.startswith("default-src 'none'")
 
 
-def test_the_outcome_is_one_sentence(data: ReportData) -> None:
+def test_the_outcome_is_one_sentence(root: Node) -> None:
     """The first paragraph says what came out, with a badge."""
-    (lead,) = read(data).all("p", "lead")
+    (lead,) = root.all("p", "lead")
     sentence = lead.text.replace("\u00a0", " ").strip()
     assert sentence == "int8 student: 0.123 ms measured, target 0.150 ms, 87.6 % (teacher 89.5 %)"
     assert lead.all("span", "badge")[0].text == "target met"
 
 
-def test_the_final_table_shows_each_artifact(data: ReportData) -> None:
+def test_the_final_table_shows_each_artifact(root: Node) -> None:
     """Cells hold the manifest's figures; the row of the target's dtype stands out."""
-    rows = read(data).all("tr", "result")
+    rows = root.all("tr", "result")
     cells = [[r.all("th")[0].text, *(c.text or c.all("span")[0].text for c in r.all("td"))] for r in rows]
     assert cells[1] == [
         "int8",
@@ -103,15 +109,15 @@ def test_the_final_table_shows_each_artifact(data: ReportData) -> None:
 
 
 @pytest.mark.parametrize("plot", PLOTS[1:])
-def test_every_sample_is_drawn_once(data: ReportData, plot: str) -> None:
+def test_every_sample_is_drawn_once(data: ReportData, root: Node, plot: str) -> None:
     """Each plot of samples has one mark a sample, under the key that links the plots."""
-    marks = read(data).by_id(plot).all("use", "mark")
+    marks = root.by_id(plot).all("use", "mark")
     assert sorted(m.attributes["data-s"] for m in marks) == sorted(p.key for p in points_of(data))
 
 
-def test_marks_of_the_scatter_stand_where_their_samples_are(data: ReportData) -> None:
+def test_marks_of_the_scatter_stand_where_their_samples_are(data: ReportData, root: Node) -> None:
     """Reading a mark's place back through the ticks gives the sample's latency."""
-    plot = read(data).by_id("plot-scatter")
+    plot = root.by_id("plot-scatter")
     scale = scale_of_ticks(plot)
     tolerance = 0.2 * (scale.invert(1) - scale.invert(0))
     places = {m.attributes["data-s"]: m.number("x") for m in plot.all("use", "mark")}
@@ -120,18 +126,18 @@ def test_marks_of_the_scatter_stand_where_their_samples_are(data: ReportData) ->
 
 
 @pytest.mark.parametrize("name", ["plot-histogram", "plot-scatter"])
-def test_the_target_line_stands_at_the_target(data: ReportData, name: str) -> None:
+def test_the_target_line_stands_at_the_target(root: Node, name: str) -> None:
     """Reading the line's place back through the ticks gives the target."""
-    plot = read(data).by_id(name)
+    plot = root.by_id(name)
     (line,) = plot.all("line", "target")
     scale = scale_of_ticks(plot)
     assert line.attributes["x1"] == line.attributes["x2"]
     assert scale.invert(line.number("x1")) == pytest.approx(0.150, abs=0.2 * (scale.invert(1) - scale.invert(0)))
 
 
-def test_the_histogram_counts_every_sample_and_parts_at_the_target(data: ReportData) -> None:
+def test_the_histogram_counts_every_sample_and_parts_at_the_target(data: ReportData, root: Node) -> None:
     """Tooltips of the bins add up to all samples; those left of the target line to the ones under it."""
-    plot = read(data).by_id("plot-histogram")
+    plot = root.by_id("plot-histogram")
     line = plot.all("line", "target")[0].number("x1")
     columns = [(c.number("x"), c.all("title")[0].text) for c in plot.all("rect", "column")]
     counted = [(x, [int(n) for n in re.findall(r"(?:AKD|random) (\d+)", text)]) for x, text in columns]
@@ -140,19 +146,19 @@ def test_the_histogram_counts_every_sample_and_parts_at_the_target(data: ReportD
     assert [sum(c) for c in zip(*(n for x, n in counted if x < line - 0.2), strict=True)] == under
 
 
-def test_the_front_and_the_best_are_listed(data: ReportData) -> None:
+def test_the_front_and_the_best_are_listed(data: ReportData, root: Node) -> None:
     """The tables hold the ten best under the target and the whole front, each with its architecture."""
-    best, front = read(data).all("div", "networks")
+    best, front = root.all("div", "networks")
     expected = pareto_front(points_of(data), Target(0.150, "int8"))
     assert len(best.all("code")) == 10
     assert [c.text for c in front.all("code")] == [p.sample.arch for p in expected]
     assert len(best.all("tr", "chosen")) == 1
 
 
-def test_a_tooltip_names_architecture_latency_and_accuracy(data: ReportData) -> None:
+def test_a_tooltip_names_architecture_latency_and_accuracy(data: ReportData, root: Node) -> None:
     """Without the script the title of a mark says it all."""
     first = data.search.samples[0]
-    plot = read(data).by_id("plot-scatter")
+    plot = root.by_id("plot-scatter")
     (mark,) = [m for m in plot.all("use", "mark") if m.attributes["data-s"] == "s0"]
     text = mark.all("title")[0].text
     assert first.arch in text
@@ -160,9 +166,8 @@ def test_a_tooltip_names_architecture_latency_and_accuracy(data: ReportData) -> 
     assert f"{first.predicted_ms['int8']:.3f} ms" in text
 
 
-def test_plots_and_tables_are_named_for_those_who_cannot_see_them(data: ReportData) -> None:
+def test_plots_and_tables_are_named_for_those_who_cannot_see_them(root: Node) -> None:
     """Each plot has a title and a description by id; each table region has a name; headers have a scope."""
-    root = read(data)
     for plot in root.all("svg", "plot"):
         named = [root.by_id(name) for name in plot.attributes["aria-labelledby"].split()]
         assert all(node.text for node in named)
@@ -270,6 +275,7 @@ def test_several_targets_are_drawn_and_listed(make_run: MakeRun) -> None:
     assert [caption.split("of ")[1].split(" ms")[0] for caption in captions] == ["0.150", "0.100", "0.300"]
 
 
+@pytest.mark.slow  # ten thousand samples are written, read and drawn
 def test_ten_thousand_samples_stay_usable(make_run: MakeRun) -> None:
     """Marks are thinned, with a remark; the page stays under 5 MB, and counts and the front are of all samples."""
     data = ReportData.load(make_run(search=9000, random=1000, failed=600))
@@ -285,9 +291,9 @@ def test_ten_thousand_samples_stay_usable(make_run: MakeRun) -> None:
     assert sum(int(n) for n in re.findall(r"(?:AKD|random) (\d+)", counted)) == 10_000
 
 
-def test_legends_name_what_they_toggle(data: ReportData) -> None:
+def test_legends_name_what_they_toggle(root: Node) -> None:
     """Every entry that the script makes a button of names a class that something in its plot bears."""
-    for figure in read(data).all("figure"):
+    for figure in root.all("figure"):
         drawn = {class_ for node in figure.all("svg", "plot")[0].all() for class_ in node.classes}
         named = [entry.attributes["data-series"] for entry in figure.all("li") if "data-series" in entry.attributes]
         assert named
@@ -295,9 +301,9 @@ def test_legends_name_what_they_toggle(data: ReportData) -> None:
 
 
 @pytest.mark.parametrize("plot", PLOTS[1:])
-def test_zooming_knows_the_scales(data: ReportData, plot: str) -> None:
+def test_zooming_knows_the_scales(root: Node, plot: str) -> None:
     """The scales in a plot's attributes are those of its ticks."""
-    node = read(data).by_id(plot)
+    node = root.by_id(plot)
     low, high, start, end = map(float, node.attributes["data-x"].split())
     scale, ticks = Scale(low, high, start, end), node.all("text", "x-tick")
     assert [scale.at(float(tick.text)) for tick in ticks] == pytest.approx([t.number("x") for t in ticks], abs=0.06)

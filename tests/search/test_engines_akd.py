@@ -156,7 +156,7 @@ def test_settings_and_random_search_do_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])  # training
 def test_reinforce_learns_too(seed: int) -> None:
     """It is a floor, not a dummy: in a study of 600 samples the plain gradient improves clearly."""
     engine = ENGINES["reinforce"]((3,) * 12, EngineSettings(budget=600, batch=10), seed)

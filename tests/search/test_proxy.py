@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +26,16 @@ OTHER = SPACE.arch([size - 1 for size in SPACE.decision_sizes])
 RECIPE = sgd_recipe(epochs=3, batch_size=8, learning_rate=0.05, seed=3)
 
 
-@pytest.fixture(autouse=True)
-def threads_restored() -> Iterator[None]:
-    """Give torch its thread count back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_restored")
 
 
 @pytest.fixture
 def task(tmp_path: Path) -> ProxyTask:
     """Three classes of 15x15 grey images that differ in brightness, and a teacher who knows them."""
-    rng = np.random.default_rng(5)
-    arrays: dict[str, Any] = {}
-    for name, count in (("train", 45), ("validation", 30), ("test", 6)):
-        labels = np.arange(count) % 3
-        arrays[f"{name}_images"] = (rng.integers(0, 60, (count, 15, 15)) + 60 * labels[:, None, None]).astype(np.uint8)
-        arrays[f"{name}_labels"] = labels
-    np.savez(tmp_path / "data.npz", **arrays)
+    data = synthetic.write_grey(tmp_path / "data.npz", (45, 30, 6), 15, synthetic.brighter)
     sure = np.eye(3, dtype=np.float32)[np.arange(45) % 3] * 4
     np.save(tmp_path / "logits.npy", np.repeat(sure[:, None, :], VIEWS, axis=1))
-    return ProxyTask(SPACE, str(tmp_path / "data.npz"), tmp_path / "logits.npy", "kd", 24, RECIPE)
+    return ProxyTask(SPACE, str(data), tmp_path / "logits.npy", "kd", 24, RECIPE)
 
 
 def rated(task: ProxyTask, hopeless: Hopeless | None = None) -> Rated:
@@ -111,6 +99,7 @@ def test_without_a_teacher_no_logits_are_read(task: ProxyTask, tmp_path: Path) -
     assert rated(alone) == rated(absent)
 
 
+@pytest.mark.slow  # two trainings of twenty epochs
 def test_the_teacher_matters(task: ProxyTask, tmp_path: Path) -> None:
     """A teacher who is sure of the wrong class teaches it."""
     lies = np.load(task.logits_path or "")[..., [1, 2, 0]]

@@ -79,6 +79,7 @@ def test_rankings_are_resampled_together() -> None:
     assert draws[0].std() > 0.05
 
 
+@pytest.mark.slow  # a hundred samples, each with all its draws
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     """Of 100 samples of 40 from a normal pair with τ = 2/π · arcsin(0.8), about 95 intervals hold it."""
     tau = 2 / math.pi * math.asin(0.8)

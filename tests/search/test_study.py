@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import lines_of, make_read_only, wait_until
+from small_run import line_count, make_read_only, wait_until
 from studies import IDENTITY, SETTINGS, TINY, FakeProxy, PulledPlug, Witness, accuracy_of, edit_line, plain_lines, study
 from studies import write_lines as write_plain
 from synthetic import small_disk
@@ -521,7 +521,7 @@ def test_a_study_that_is_killed_at_any_moment_ends_as_an_undisturbed_one(tmp_pat
     kills = 0
     for lines in (1, 2, 9, 17):
         process = subprocess.Popen([sys.executable, "-c", program], env=environment, text=True)
-        wait_until(lambda lines=lines: len(lines_of(path)) >= lines, process)  # type: ignore[misc]
+        wait_until(lambda lines=lines: line_count(path) >= lines, process)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
         assert whole.read_bytes().startswith(path.read_bytes()[: path.read_bytes().rfind(b"\n") + 1])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ray_clusters import HERE, IMPORTABLE, MARK, cluster_of, running, wait_until
 from rooms import FormulaRoom
+from small_run import line_count
 from studies import study
 
 from edgekd.search.workers.opening import workers_in
@@ -51,19 +52,14 @@ def test_a_study_that_is_killed_twice_ends_as_an_undisturbed_one(tmp_path: Path)
     command = [sys.executable, str(HERE / "study_driver.py"), str(path), str(diary)]
     for samples in (3, 11):
         with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": IMPORTABLE}) as process:
-            wait_until(lambda enough=samples: lines_of(path) > enough or process.poll() is not None, "so many samples")
+            wait_until(lambda least=samples: line_count(path) > least or process.poll() is not None, "so many samples")
             process.kill()
-        assert lines_of(path) <= 24
+        assert line_count(path) <= 24
     subprocess.run(command, env=os.environ | {"PYTHONPATH": IMPORTABLE}, check=True, timeout=120)
     with workers_in(FormulaRoom, WorkerSettings()) as workers:
         study(tmp_path / "undisturbed.jsonl", budget=24, batch=8).run(workers.evaluate)
     assert path.read_text() == (tmp_path / "undisturbed.jsonl").read_text()
-    assert lines_of(path) == 25
-
-
-def lines_of(path: Path) -> int:
-    """Count a file's lines."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    assert line_count(path) == 25
 
 
 def workers_of(folder: Path) -> set[int]:

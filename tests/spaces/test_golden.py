@@ -48,7 +48,11 @@ def test_every_built_in_space_is_held() -> None:
     assert GOLDEN.keys() == CONTENTS.keys() == SPACES.keys()
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+# the large spaces' operators take their time to be listed
+LARGE = ("mnasnet-32", "mnasnet-96", "mnasnet-160", "mnasnet-224")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in GOLDEN])
 def test_what_files_hold_of_a_space_never_changes(name: str) -> None:
     """Ids name students, keys name rows, tables hold the calibration networks, and the graphs are the artifacts."""
     space = SPACES[name]

@@ -36,6 +36,7 @@ def test_every_family_takes_images_of_any_size(name: str, shape: tuple[int, int,
     assert network(torch.zeros(2, channels, height, width)).shape == (2, 7)
 
 
+@pytest.mark.slow  # a step of each
 @pytest.mark.parametrize("name", [*FAMILIES, "tiny-28"])
 def test_every_weight_of_a_family_learns(name: str) -> None:
     """A gradient reaches every parameter."""

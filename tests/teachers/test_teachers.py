@@ -132,6 +132,23 @@ def test_weights_of_eight_bits_are_refused(
         teachers.load(str(path), data)
 
 
+def test_a_teacher_of_larger_images_sees_them_where_that_is_asked_for(
+    path: Path, data: DataSet, weights: dict[str, Tensor], record: dict[str, str]
+) -> None:
+    """Images are resized for it alone; without asking it is refused, and the message says how to ask."""
+    save_file(weights, path, record | {"input_shape": "[36, 40, 1]"})
+    with pytest.raises(
+        DataError, match=r"takes images \[36, 40, 1\], the data embedded has \[28, 28, 1\]; .*FILE,size=N"
+    ):
+        teachers.load(str(path), data)
+    teacher = teachers.load(f"{path},size=36/40", data)
+    seen: list[Any] = []
+    teacher.module.get_submodule("conv1").register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    assert teacher.module(samples_of(data, data.test).images[:3]).shape == (3, 10)
+    assert seen == [(3, 1, 36, 40)]
+    assert teacher.sha256 != sha256_of(path)
+
+
 def test_an_unknown_architecture_suggests_the_nearest(
     path: Path, data: DataSet, weights: dict[str, Tensor], record: dict[str, str]
 ) -> None:

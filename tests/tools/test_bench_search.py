@@ -167,6 +167,7 @@ def test_nas_bench_macro_is_read_as_shares_and_mflops(tmp_path: Path) -> None:
     assert truth.rate([(0,) * 8, (2,) * 8]) == [(0.5, 20.0), (0.66, 100.0)]
 
 
+@pytest.mark.slow  # scikit-learn is imported and fits two forests
 def test_the_surrogate_follows_its_data(tmp_path: Path) -> None:
     """Trees fitted to a sum rise with it; a row without a latency is left out of that fit only."""
     write_accel(tmp_path, 300)

@@ -9,17 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from fake_device import CALL_NS, FakeClock, HeldDevice, operators_ns
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import KEY, measurement, synthetic_ns
+from synthetic import measurement
 
 from device_agents.protocol import JobResult
 from device_agents.session import Session
@@ -31,7 +30,6 @@ from edgekd.graph.micro import random_model
 from edgekd.graph.tflite_reader import read_ops
 from edgekd.profile import calibration_archs
 from edgekd.spaces.mnasnet import SPACES
-from latency_tables.builder import FIXED_COST_OPS
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Prediction
 from latency_tables.store import load_table
@@ -48,10 +46,9 @@ costs, errors, families, parts, workshop = (
 )
 
 milliseconds = st.floats(0.01, 1000)
-CALL_NS = 1000  # what every inference costs the fake device beside its operators
 
 
-class FakeBench:
+class FakeBench(HeldDevice):
     """Stands for a device on which networks take the sum of their operators and one call; refuses what is named so.
 
     What is named opaque it runs, although edgekd cannot read it.
@@ -60,18 +57,6 @@ class FakeBench:
     refused: ClassVar[str] = ""
     measured: ClassVar[list[Model]] = []
     noise: ClassVar[Iterator[float]] = itertools.repeat(1.0)
-    key = KEY
-
-    def __init__(self, device: object, on_warning: object) -> None:
-        """Nothing is opened."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is held."""
 
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
         failed = ""
@@ -79,7 +64,7 @@ class FakeBench:
             if not model.suffix:
                 raise UsageError(f"{model.name} is neither .tflite nor .onnx")
             try:
-                ns = CALL_NS if "opaque" in model.name else CALL_NS + operators_ns(model.content)
+                ns = CALL_NS if "opaque" in model.name else CALL_NS + sum(operators_ns(model.content))
             except DataError:
                 failed = model.name
                 continue
@@ -95,27 +80,6 @@ class FakeBench:
         assert models, "a session for nothing"
         assert sentinel_ns == measurement("any").sentinel_ns, "the machine of the table is asked for"
         return {row.subject: row for row in self.measure(models)}
-
-
-@cache
-def operators_ns(content: bytes) -> int:
-    """Add up what a file's operators take by themselves; the smallest one takes nothing beside the call."""
-    nothing = FIXED_COST_OPS.values()
-    return sum(synthetic_ns(op) for op in read_ops(content) if not op.is_folded and op not in nothing)
-
-
-class FakeClock:
-    """Says that the device was held for two seconds."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is listened to."""
-
-    def seconds_for(self, subjects: Iterable[str]) -> float:
-        assert set(subjects), "a table without rows"
-        return 2.0
 
 
 @pytest.fixture

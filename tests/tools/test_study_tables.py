@@ -7,18 +7,17 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pytest
-from synthetic import KEY, conv, measurement, synthetic_ns, table_for
+from fake_device import CALL_NS, FakeClock, HeldDevice, operators_ns
+from synthetic import conv, measurement, table_of
 
 from device_agents.questions import Node
 from edgekd import profile as profile_module
 from edgekd.bench import ROUNDS, Model
-from edgekd.graph.tflite_reader import read_ops
+from edgekd.profile import all_ops
 from edgekd.spaces.mnasnet import SPACES
 from latency_tables.builder import FIXED_COST_OPS
 from latency_tables.op_spec import DTYPES, OpSpec
@@ -33,29 +32,16 @@ with pytest.MonkeyPatch.context() as patch:
     study = importlib.import_module("study_tables")
 context, errors, workshop = (sys.modules[name] for name in ("study_context", "bench_errors", "bench_workshop"))
 
-CALL_NS = 1000  # what every inference costs the fake device beside its operators
 IN_CONTEXT = ("in context, uncalibrated", "in context, held near physics", "rows by kind's ratio in context")
 
 
-class FakeBench:
+class FakeBench(HeldDevice):
     """Stands for a device on which networks take the sum of their operators and one call.
 
     Its profiler tells `odd_nodes` nodes more than there are operators, beside the one that holds them together.
     """
 
     odd_nodes: ClassVar[int] = 0
-    key = KEY
-
-    def __init__(self, device: object, on_warning: object) -> None:
-        """Nothing is opened."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is held."""
 
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
         for model in models:
@@ -68,26 +54,6 @@ class FakeBench:
         told = [*operators_ns(model.content), *[7] * self.odd_nodes]
         inside = [Node("op", "xnnpack", ns, runs) for ns in told]
         return (Node("TfLiteXNNPackDelegate", "delegate", sum(told), runs), *inside)
-
-
-@cache
-def operators_ns(content: bytes) -> tuple[int, ...]:
-    """Give what each of a file's operators takes; the smallest one takes nothing beside the call."""
-    nothing = FIXED_COST_OPS.values()
-    return tuple(0 if op in nothing else synthetic_ns(op) for op in read_ops(content) if not op.is_folded)
-
-
-class FakeClock:
-    """Says that the device was held for two seconds."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is listened to."""
-
-    def seconds_for(self, subjects: Iterable[str]) -> float:
-        return 2.0
 
 
 @pytest.fixture
@@ -209,7 +175,8 @@ def test_half_of_the_networks_and_operators_are_enough(networks: list[Any], is_e
 
 def test_hidden_rows_are_estimated_as_a_prediction_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row alone is estimated without what a calibration would add to a network, and never from itself."""
-    table = table_for(SPACES["mnasnet-28-narrow"])  # tiny-28 has too few rows to tell one from the others
+    some = all_ops(SPACES["mnasnet-28-narrow"], ("float32",))[::4]  # tiny-28 has too few to tell one from the others
+    table = table_of(some)
     table.rows |= {op.key: measurement(op.key, CALL_NS) for op in FIXED_COST_OPS.values()}
     pairs = study._hidden(table, "float32", 0)
     assert pairs

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from synthetic import striped, write_grey
 
 from edgekd import teachers
 from edgekd.data.loading import load_data
@@ -24,28 +22,13 @@ with pytest.MonkeyPatch.context() as patch:
     tool = importlib.import_module("train_teacher")
 
 
-@pytest.fixture(autouse=True)
-def threads_restored() -> Iterator[None]:
-    """Give torch its own count of threads back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_restored")
 
 
 @pytest.fixture
 def data_path(tmp_path: Path) -> Path:
-    """Ten classes of grey images: two rows of each image are bright, and which ones says the class."""
-    rng = np.random.default_rng(7)
-    arrays: dict[str, Any] = {}
-    for name, count in (("train", 260), ("validation", 30), ("test", 30)):
-        labels = np.arange(count) % 10
-        images = rng.integers(0, 60, (count, 28, 28))
-        for image, label in zip(images, labels, strict=True):
-            image[label * 2 + 4 : label * 2 + 6] += 150
-        arrays |= {f"{name}_images": images.astype(np.uint8), f"{name}_labels": labels}
-    path = tmp_path / "stripes.npz"
-    np.savez(path, **arrays)
-    return path
+    """Ten classes of grey images, told apart by their stripes."""
+    return write_grey(tmp_path / "stripes.npz", (260, 30, 30), 28, striped, classes=10, seed=7)
 
 
 def train(data_path: Path, target: Path, architecture: str, *more: str) -> int:
@@ -54,6 +37,7 @@ def train(data_path: Path, target: Path, architecture: str, *more: str) -> int:
     return int(tool.main([*options, *more]))
 
 
+@pytest.mark.slow  # real trainings
 @pytest.mark.parametrize("architecture", ["resnet8", "tiny-28"])
 def test_what_is_written_is_a_teacher_with_a_true_record(data_path: Path, tmp_path: Path, architecture: str) -> None:
     """A family's or a space's: it loads, its accuracy is the recorded one, and it sees its own pixels."""
@@ -67,6 +51,7 @@ def test_what_is_written_is_a_teacher_with_a_true_record(data_path: Path, tmp_pa
     assert not dict(teacher.module.named_buffers()).keys() & {"pixel_scale"}  # trained on this data's normalisation
 
 
+@pytest.mark.slow  # three real trainings
 def test_the_same_options_give_the_same_weights(data_path: Path, tmp_path: Path) -> None:
     """Bit for bit; another seed gives others."""
     files = [tmp_path / f"{name}.safetensors" for name in "abc"]

@@ -30,7 +30,7 @@ def load(text: str, wanted: Wanted) -> DataSet:
     where = f"datasets:{text}"
     try:
         found = datasets.load_from_disk(text)
-    except Exception as error:
+    except Exception as error:  # another library's reader, on files that may be anything
         raise DataError(f"data {where}: not a set saved with save_to_disk ({error})") from error
     parts = dict(found.items()) if isinstance(found, datasets.DatasetDict) else {"train": found}
     parts = {_NAMES[name]: part for name, part in parts.items() if name in _NAMES}
@@ -42,9 +42,7 @@ def load(text: str, wanted: Wanted) -> DataSet:
     classes = tuple(features[label].names)
     splits = {}
     for name, part in parts.items():
-        raw = part.cast_column(
-            image, datasets.Image(decode=False)
-        )  # decoding is pictures.py's, which names the damaged
+        raw = part.cast_column(image, datasets.Image(decode=False))  # pictures.py decodes, and names the damaged
         splits[name] = _pictures(where, raw, name, image, label)
     stamp = " ".join(f"{name} {getattr(part, '_fingerprint', len(part))}" for name, part in sorted(parts.items()))
     return Listing(Path(text).resolve().name, where, f"{where} {stamp}", classes, splits).load(wanted)

@@ -5,7 +5,6 @@ It is distrusted: sizes are read before anything is unpacked, and nothing is unp
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from edgekd.data.dataset import SPLITS, UNREADABLE_ARRAY, DataSet, Split
 from edgekd.data.pictures import Wanted
 from edgekd.errors import DataError
+from edgekd.files import sha256_of
 
 _MAX_BYTES = 4 << 30  # of one file, packed and unpacked; the whole set lives in memory
 _MAX_CLASSES = 1 << 20  # more is a damaged label, and would ask for a classifier of that size
@@ -34,7 +34,7 @@ def load(text: str, wanted: Wanted, name: str = "") -> DataSet:  # noqa: ARG001 
     """
     path = Path(text)
     arrays = _read_arrays(path)
-    return checked(str(path), arrays, hashlib.sha256(path.read_bytes()).hexdigest(), name or path.stem)
+    return checked(str(path), arrays, sha256_of(path), name or path.stem)
 
 
 def checked(where: str, arrays: Mapping[str, npt.NDArray[Any]], sha256: str, name: str = "") -> DataSet:

@@ -85,7 +85,7 @@ def _opened(kind: Callable[..., Any], name: str, root: str, **which: Any) -> Any
     offline = {"download": False} if "download" in accepted else {}
     try:
         return kind(root, **which, **offline)
-    except Exception as error:
+    except Exception as error:  # another library's reader, on files that may be anything
         chosen = ", ".join(f"{key}={value}" for key, value in which.items())
         raise DataError(f"data torchvision:{name} in {root} ({chosen}): {error}") from error
 

@@ -88,6 +88,26 @@ def bindable_method_named(name: str, weights: Mapping[str, float] | None = None)
     return made[0].method if list(parts.values()) == [1.0] else Combined(made)
 
 
+def weights_in(text: str) -> dict[str, float]:
+    """Read weights such as "kd=0.5,dist=2"; which parts the method has is checked by who makes it.
+
+    Raises:
+        UsageError: an item is no weight, or a part is there twice.
+
+    """
+    found: dict[str, float] = {}
+    for item in text.split(",") if text else ():
+        name, _, number = (part.strip() for part in item.partition("="))
+        try:
+            weight = float(number)
+        except ValueError as error:
+            raise UsageError(f"method weights {text!r}: {item!r} is no weight; write as in kd=0.5,dist=2") from error
+        if name in found:
+            raise UsageError(f"method weights {text!r}: {name!r} is there twice; leave one out")
+        found[name] = weight
+    return found
+
+
 def _parts(name: str, weights: Mapping[str, float]) -> dict[str, float]:
     """Give each part's factor, in the order of the name."""
     parts = name.split("+")

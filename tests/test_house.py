@@ -45,20 +45,34 @@ def imports_of(nodes: Iterator[ast.AST]) -> set[str]:
     return found
 
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # what of a statement holds further statements
+
+
+def statements_in(node: ast.AST) -> Iterator[ast.AST]:
+    """Give the statements right below one; imports are statements, so there is no need to look into expressions."""
+    for block in BLOCKS:
+        yield from getattr(node, block, ())
+
+
+def below(node: ast.AST) -> Iterator[ast.AST]:
+    """Give all statements below one."""
+    for child in statements_in(node):
+        yield child
+        yield from below(child)
 
 
 @cache
 def everywhere(name: str) -> set[str]:
     """Name what a module imports, inside functions and for type checkers too."""
-    return imports_of(ast.walk(tree_of(name)))
+    return imports_of(below(tree_of(name)))
 
 
 def at_run_time(name: str, *, functions: bool) -> set[str]:
     """Name what a module imports when it runs; without functions, what importing it imports."""
 
     def walk(node: ast.AST) -> Iterator[ast.AST]:
-        for child in ast.iter_child_nodes(node):
+        for child in statements_in(node):
             for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
             if not for_types and (functions or not isinstance(child, FUNCTIONS)):
                 yield child

@@ -40,6 +40,7 @@ STUDENT = "mnasnet-32:" + "/".join(f"dsconv_k3_se0_identity_l{layers}_f0.75" for
 TEACHER = "resnet20"
 GPU_STUDENT, GPU_STUDENT_224 = (str(space_named(name).reference()) for name in ("mnasnet-32", "mnasnet-224"))
 GPU_TEACHER = "resnet56"
+GPU = "cuda"
 PEER_SCRIPT = Path(__file__).resolve().parent / "bench_distill_peer.py"
 LOOKS = {
     "mirrored": Augmentation(),
@@ -112,14 +113,14 @@ def on_cpu(amount: Amount, peer_python: Path | None) -> Result:
 def on_gpu(amount: Amount, peer_python: Path | None) -> Result:
     """Measure the same on the first GPU, and what its loader gives and takes at 224x224."""
     print(f"\n{torch.cuda.get_device_name(0)}")
-    task = Task(GPU_STUDENT, GPU_TEACHER, 2 * amount.batch, amount.samples, device="cuda")
+    task = Task(GPU_STUDENT, GPU_TEACHER, 2 * amount.batch, amount.samples, device=GPU)
     result = steps_of(task, amount, peer_python)
-    large = Task(GPU_STUDENT_224, GPU_TEACHER, 2 * amount.batch, 2 * amount.batch, device="cuda")
+    large = Task(GPU_STUDENT_224, GPU_TEACHER, 2 * amount.batch, 2 * amount.batch, device=GPU)
     workers = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as name, ExitStack() as stack:
         bare = contestants(large, [], Path(name), stack)[BARE]
         seconds = [bare(amount.turn) / amount.turn for _ in range(amount.rounds + 1)][1:]
-        reading = Reading(224, large.batch, 4 * workers, Augmentation(crop_area=0.08), workers, "cuda")
+        reading = Reading(224, large.batch, 4 * workers, Augmentation(crop_area=0.08), workers, GPU)
         result["loader"] = {"windows": read_rate(reading, Path(name))}
         result["loader_needs"] = large.batch / statistics.median(seconds)
     _print_rates(result, f"{workers} processes, 224x224")

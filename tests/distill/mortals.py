@@ -55,7 +55,7 @@ class Mortal(nn.Module):
         return logits
 
 
-LONG = sgd_recipe(epochs=40, batch_size=8, learning_rate=0.02, seed=3)
+LONG = sgd_recipe(epochs=12, batch_size=8, learning_rate=0.02, seed=3)
 
 
 def lesson_for_child() -> tuple[Lesson, Recipe, nn.Module]:

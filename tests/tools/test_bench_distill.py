@@ -380,6 +380,22 @@ def test_the_json_file_has_its_keys(small: None, tmp_path: Path, capfd: pytest.C
     assert "kd live over torchdistill's kd" in capfd.readouterr().out
 
 
+@pytest.mark.slow  # trains, and cuts windows out of pictures
+def test_a_gpu_is_measured_as_the_cpu_is(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here on a CPU that stands for one: steps of all methods, and what its loader gives and takes at 224x224."""
+    for name in ("GPU_STUDENT", "GPU_STUDENT_224"):
+        monkeypatch.setattr(bench, name, TASK.student)
+    monkeypatch.setattr(bench, "GPU_TEACHER", TASK.teacher)
+    monkeypatch.setattr(bench, "GPU", "cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "a GPU")
+    found = bench.on_gpu(bench.QUICK, None)
+    assert set(found["step_ratio"]) == {"none", "kd", "dist", "sp"}
+    assert found["peer_ratio"] is None
+    assert found["loader"]["windows"] > 0
+    assert found["loader_needs"] > 0
+    assert not bench.missed_bars(result(gpu=found | {"loader": {"windows": 1e9}, "step_ratio": {}}))
+
+
 @pytest.mark.slow  # trains
 def test_without_a_peer_there_is_no_ratio_to_it(small: None, tmp_path: Path) -> None:
     """Null, not nothing."""

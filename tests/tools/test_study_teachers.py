@@ -153,6 +153,16 @@ def test_searches_differ_in_nothing_but_teacher_seed_and_folder(
         assert value(rest[0], option) == expected
 
 
+def test_a_teacher_that_is_no_file_is_given_as_it_is(
+    edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path
+) -> None:
+    """Its folders are named by what of its text a folder may be called."""
+    assert study("--teachers", "timm:resnet18@random", "--seeds", "1") == 0
+    teachers = {value(command, "--teacher") for command in edgekd.commands if "--teacher" in command}
+    assert teachers == {"timm:resnet18@random"}
+    assert len(list((tmp_path / "study").glob("timm-resnet18-random-seed*"))) == 1
+
+
 def test_a_teachers_logits_are_computed_once(edgekd: FakeEdgekd, study: Callable[..., int]) -> None:
     """The teacher's other searches find them in their folders."""
     assert study("--teachers", "embedded", "vgg8.safetensors", "--seeds", "3") == 0
@@ -244,19 +254,6 @@ def test_every_two_teachers_are_tested_and_all_together(
         assert test["between"] - test["within"] == test["difference"]
     assert study("--teachers", "embedded") == 0
     assert list(json.loads((tmp_path / "r.json").read_text())["tests"]) == ["all"]
-
-
-def test_a_teacher_that_is_no_file_is_passed_on_as_it_is(
-    edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path
-) -> None:
-    """Names of libraries and functions are no paths; what names a folder has no slash."""
-    assert study("--teachers", "timm:resnet18@random", "onnx:nets/a.onnx") == 0
-    assert {value(command, "--teacher") for command in edgekd.commands if "--teacher" in command} == {
-        "timm:resnet18@random",
-        "onnx:nets/a.onnx",
-    }
-    found = json.loads((tmp_path / "r.json").read_text())["studies"]
-    assert {item["teacher"] for item in found} == {"timm-resnet18-random", "onnx-nets-a.onnx", "none"}
 
 
 def test_one_seed_says_nothing_of_chance(edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 SPACE_HELP = "search space: a name that `edgekd space list` gives, or a .toml file"
 _TEACHER_HELP = (
-    "embedded, none, a .safetensors file (a student of a run, too), or a .toml file that describes bare weights"
+    "embedded, none, a .safetensors file (a student of a run, too), a .toml file that describes bare weights, "
+    "timm:NAME, torchvision:NAME, MODULE:CALLABLE, onnx:FILE, tflite:FILE, or several as in A+B"
 )
 _METHODS = "kd, kd-ls, dist, dkd, dkd-ls, none, or several as in kd+dist"
 _AUTO = "auto"

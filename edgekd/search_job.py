@@ -18,7 +18,7 @@ from edgekd.config import Settings
 from edgekd.data.dataset import DataSet
 from edgekd.errors import DataError
 from edgekd.materials import data_and_teacher, logits_path, teacher_sha256
-from edgekd.predict import check_device
+from edgekd.predict import check_device, is_simulated
 from edgekd.progress import Progress
 from edgekd.runs import Run, load_run
 from edgekd.search.latency import LatencyModel
@@ -32,6 +32,7 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.watching import ScalarBoard, StudyWatcher
 from latency_tables.errors import FileDamaged
 from latency_tables.journal import Journal
+from latency_tables.simulate import SIMULATED
 from latency_tables.store import LatencyTable, load_table, table_sha256
 
 if TYPE_CHECKING:
@@ -247,10 +248,13 @@ def latency_from_table(settings: Settings, table_path: Path) -> tuple[LatencyMod
 
     """
     if not table_path.exists():
-        raise DataError(
-            f"table {table_path} does not exist; measure it first with: "
-            f"edgekd profile --device {settings.device} --space {settings.space}"
+        name = settings.device.removeprefix(f"{SIMULATED}-")
+        how = (
+            f"work it out first with: edgekd table simulate {name} {table_path} --space {settings.space}"
+            if is_simulated(settings.device)
+            else f"measure it first with: edgekd profile --device {settings.device} --space {settings.space}"
         )
+        raise DataError(f"table {table_path} does not exist; {how}")
     table = load_table(table_path)
     check_device(table, table_path, DeviceChoice.of(settings), ask=True)
     latency = LatencyModel.of(space_named(settings.space), table)

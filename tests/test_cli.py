@@ -245,6 +245,8 @@ def test_missing_input_files_are_one_line(fails: Fails, inputs: Inputs) -> None:
     assert "data none.npz: no such file" in fails(2, inputs.search("--data", "none.npz"))
     assert "no such file" in fails(2, inputs.search("--teacher", "none.safetensors"))
     assert "table none.jsonl does not exist; measure it" in fails(2, inputs.search("--table", "none.jsonl"))
+    made_up = inputs.search("--table", "none.jsonl", "--device", "simulated-pixel4", "--space", "tiny-28")
+    assert "with: edgekd table simulate pixel4 none.jsonl --space tiny-28" in fails(2, made_up)
     assert "config none.toml cannot be read" in fails(2, ["run", "none.toml"])
     assert "model none.tflite cannot be read" in fails(2, ["bench", "none.tflite"])
     assert "data none.npz: no such file" in fails(2, ["data", "export", "none.npz", "out.npz"])

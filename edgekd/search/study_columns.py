@@ -43,7 +43,7 @@ class SampleReader:
             form = _FORMS[name]
             if not set(map(type, values)) <= form.kinds or not form.holds(values):
                 self._all(name, [type(value) in form.kinds and form.holds([value]) for value in values])
-        columns["choices"] = self._choices(columns["choices"])
+        choices = self._choices(columns["choices"])
         self._all(
             "index",
             columns["index"] == list(range(len(self._entries)))
@@ -56,7 +56,8 @@ class SampleReader:
             or [arch_id_of(arch) == found for arch, found in zip(columns["arch"], columns["arch_id"], strict=True)],
         )
         self._all("reward", self._rewards(columns))
-        return tuple(itertools.starmap(Sample, zip(*columns.values(), strict=True)))
+        merged = zip(self._entries, choices, strict=True)
+        return tuple([Sample.of(entry | {"choices": chosen}) for entry, chosen in merged])
 
     def _columns(self) -> dict[str, list[Any]]:
         """Give the values of every field; each line has all of them and no other."""

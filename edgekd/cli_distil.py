@@ -131,6 +131,7 @@ def _distil_run(options: argparse.Namespace) -> None:
     from edgekd.cli_progress import drawn_progress
     from edgekd.distil_job import job_of
     from edgekd.files import locked, make_folder
+    from edgekd.predict import is_simulated
     from edgekd.runs import load_run
     from edgekd.students import chosen, place_of
 
@@ -148,8 +149,10 @@ def _distil_run(options: argparse.Namespace) -> None:
             place.write()
             job.do(progress)
         result = _result(job, {"run": str(folder), "arch": str(choice.arch), "arch_id": choice.arch.arch_id})
-    export = f"  export it with: edgekd export {folder}"
-    print_result(result, [*_words(result, str(choice.arch)), export], options.format)
+    hint = f"  export it with: edgekd export {folder}"
+    if is_simulated(search.settings.device):
+        hint = f"  it cannot be exported: {search.settings.device} is simulated, and nothing can be measured on it"
+    print_result(result, [*_words(result, str(choice.arch)), hint], options.format)
 
 
 def settings_for(options: argparse.Namespace, base: Settings) -> Settings:
@@ -167,6 +170,10 @@ def settings_for(options: argparse.Namespace, base: Settings) -> Settings:
     distil: dict[str, Any] = content["distil"]
     if "recipe" in given:  # brings its own numbers
         distil = {name: value for name, value in distil.items() if name not in (*_NUMBERS, "changes")}
+    if options.teacher not in (None, base.teacher):  # these were another's
+        distil = distil | {"anchors": (), "teacher_taps": ()}
+    if "changes" in given:
+        given["changes"] = _joined(distil.get("changes", ()), given["changes"])
     if "method" in given:  # what was set for another says nothing
         distil = distil | {"weights": "", "anchors": (), "student_taps": (), "teacher_taps": ()}
     elif options.teacher not in (None, NO_TEACHER) and not base.has_teacher:
@@ -176,6 +183,12 @@ def settings_for(options: argparse.Namespace, base: Settings) -> Settings:
     if not settings.has_teacher and given.get("method", "none") != "none":
         raise UsageError(f"--method {given['method']} needs a teacher, and there is none; give --teacher")
     return settings
+
+
+def _joined(before: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Add changes of a recipe to those that were told before; of one and the same key the new one counts."""
+    keys = {change.partition("=")[0].strip() for change in more}
+    return [change for change in before if change.partition("=")[0].strip() not in keys] + list(more)
 
 
 def _see(job: DistilJob) -> None:
@@ -196,6 +209,8 @@ def _distil_own(options: argparse.Namespace) -> None:
 
     if options.out is None or options.data is None or options.teacher is None:
         _wrong(options, "--student needs --data, --teacher (or --no-teacher) and --out FOLDER")
+    if options.channels is not None and options.resolution is None:
+        _wrong(options, "--channels goes with --resolution, for pictures of any size")
     settings = _own_settings(options)
     with drawn_progress() as progress:
         progress.stage("distil")
@@ -223,8 +238,15 @@ def _own_settings(options: argparse.Namespace) -> Settings:
 def _own_data(options: argparse.Namespace, progress: Progress) -> DataSet:
     from edgekd.materials import told_data
 
-    size = options.resolution
-    return told_data(options.data, (size, size, options.channels or 3) if size else None, progress)
+    size, channels = options.resolution, options.channels
+    data = told_data(options.data, (size, size, channels or 3) if size else None, progress)
+    height, width, found = data.train.images.shape[1:]
+    if size and ((height, width) != (size, size) or channels not in (None, found)):
+        raise UsageError(
+            f"data {data.name} has images of {height}x{width} pixels in {found} channels, which are taken as they are; "
+            "leave --resolution and --channels out: they are for pictures of any size"
+        )
+    return data
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

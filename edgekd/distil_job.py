@@ -23,14 +23,23 @@ from edgekd.data.dataset import DataSet
 from edgekd.distill.judging import accuracy
 from edgekd.distill.loader import source_of
 from edgekd.distill.logit_cache import cache_logits
-from edgekd.distill.own_student import own_student, write_weights
-from edgekd.distill.student import StudentPlan, Tutors, lesson_of, new_student, train_student, tutors_of
-from edgekd.errors import UsageError
-from edgekd.materials import data_and_teacher
+from edgekd.distill.own_student import own_student, unlike, write_weights
+from edgekd.distill.student import (
+    StudentPlan,
+    Tutors,
+    device_of,
+    lesson_of,
+    method_of,
+    new_student,
+    train_student,
+    tutors_of,
+)
+from edgekd.errors import EdgekdError, UsageError
+from edgekd.materials import data_and_teacher, teacher_of
 from edgekd.progress import Progress, duration
-from edgekd.runs import Run
+from edgekd.runs import Run, first_difference
 from edgekd.spaces.arch import Arch
-from latency_tables.journal import Journal, read_header
+from latency_tables.journal import Journal, read_header, read_journal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +47,18 @@ if TYPE_CHECKING:
     from edgekd.distill.train import EpochResult
 
 STUDENT, HISTORY, OWN_CHECKPOINT = "student.safetensors", "distil.jsonl", "training.safetensors"
-_SHOWN = 60  # characters of a value in a message
+_FORMAT, _FIRST_HISTORY = "edgekd-distil", "distil-version-1.jsonl"
+_SHOWN, _MOST_SAID = 60, 300  # characters of a value, and of an error, in a message
+
+
+class TrainingFailed(EdgekdError):
+    """A network failed in the middle of a training."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        reason = " ".join(str(error).split())[:_MOST_SAID]
+        super().__init__(
+            f"the training failed ({type(error).__name__}: {reason}); whole epochs are kept, the same command goes on"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +77,50 @@ class DistilJob:
         return self.plan.checkpoint_path.parent
 
     def see_place(self) -> None:
-        """See that the folder is empty or holds this very training.
+        """See that the folder is empty or holds this very training; one that has kept nothing holds none.
 
         Raises:
-            UsageError: it holds another; the message names the first difference.
+            UsageError: it holds another, and the message names the first difference; or another's weights.
             FileDamaged: its history cannot be read.
 
         """
+        if not self._is_begun():
+            if self._is_own and (self.folder / STUDENT).exists():
+                raise UsageError(f"{self.folder / STUDENT} is of no training of ours; choose another --out")
+            return
         found = read_header(self.folder / HISTORY)
-        difference = "" if found is None else _first_difference(found, self._header())
-        if difference:
+        changed = None if found is None else _changed(found, self._header())
+        if changed:
+            name, before, now = changed
+            why = unlike(str(before), str(now)) if name == "student" else ""
             raise UsageError(
-                f"{self.folder} holds another training: {difference}; choose another --out, or the options of that one"
+                f"{self.folder} holds another training: its {name} is {before!r:.{_SHOWN}}, not {now!r:.{_SHOWN}}"
+                f"{why}; choose another --out, or the options of that one"
             )
+
+    @property
+    def _is_own(self) -> bool:
+        return self.plan.checkpoint_path.name == OWN_CHECKPOINT
+
+    def _is_begun(self) -> bool:
+        """Tell whether a training has kept anything here."""
+        if self.plan.checkpoint_path.exists():
+            return True
+        header = read_header(self.folder / HISTORY)
+        if header is None:
+            return False
+        return header.get("format") != _FORMAT or any(read_journal(self.folder / HISTORY).entries)
+
+    def _history(self, progress: Progress) -> Journal:
+        """Open the history, in place of one in which nothing stands, and beside one of the first version."""
+        path = self.folder / HISTORY
+        header = read_header(path)
+        if header is not None and not self._is_begun():
+            path.unlink()
+        elif header is not None and header.get("version") == 1:
+            path.rename(self.folder / _FIRST_HISTORY)
+            progress.note(f"the epochs before were told by an earlier version of edgekd; they are in {_FIRST_HISTORY}")
+        return Journal(path, self._header())
 
     def do(self, progress: Progress) -> None:
         """Train, or go on training; every whole epoch is told and kept.
@@ -77,36 +128,46 @@ class DistilJob:
         Raises:
             UsageError, DataError: as see_place; what is needed does not go together.
             TrainingDiverged: the loss is not finite; the epochs before are kept.
+            TrainingFailed: a network failed, or the memory is full; the epochs before are kept.
 
         """
         self.see_place()
         lesson = lesson_of(self.plan, self.data, self.tutors, self._cached(progress))
-        history = Journal(self.folder / HISTORY, self._header())
+        history = self._history(progress)
+        told = {entry.get("epoch") for entry in history.entries}
         seconds: list[float] = []
 
         def on_epoch(result: EpochResult) -> None:
-            if len(history.entries) < result.epoch:
+            if result.epoch not in told:
                 history.append(_line_of(result))
             seconds.append(result.seconds)
             progress.step(result.epoch, result.epochs, _told(result, sum(seconds) / len(seconds)))
             if result.note:
                 progress.note(result.note)
 
-        train_student(self.plan, self.network, lesson, on_epoch)
+        try:
+            train_student(self.plan, self.network, lesson, on_epoch)
+        except RuntimeError as error:  # torch's word for full memory, too, and most that a user's own network raises
+            raise TrainingFailed(error) from error
 
     def judged(self) -> dict[str, float]:
         """Give the share of images that the network classifies right, by the splits that never taught."""
         splits = ("validation", "test")
-        return {name: accuracy(self.network, source_of(self.data, self.data.split(name))) for name in splits}
+        self.network.to(device_of(self.plan.settings.distil))
+        try:
+            return {name: accuracy(self.network, source_of(self.data, self.data.split(name))) for name in splits}
+        finally:
+            self.network.to("cpu")
 
     def _cached(self, progress: Progress) -> Callable[[teachers.Teacher], Path]:
         def step(done: int, total: int) -> None:
             progress.step(done, total, "teacher's logits")
 
-        return lambda teacher: cache_logits(self.logits_folder, teacher, self.data, step)
+        device = device_of(self.plan.settings.distil)
+        return lambda teacher: cache_logits(self.logits_folder, teacher, self.data, step, device)
 
     def _header(self) -> dict[str, Any]:
-        return {"format": "edgekd-distil", "version": 2, **self.plan.identity}
+        return {"format": _FORMAT, "version": 2, **self.plan.identity}
 
 
 def job_of(run: Run, arch: Arch, progress: Progress, logits_folder: Path | None = None) -> DistilJob:
@@ -129,9 +190,9 @@ def own_job(text: str, settings: Settings, data: DataSet, folder: Path) -> Disti
         DataError: the network or a teacher is missing or damaged, or does not fit the data.
 
     """
-    teacher = teachers.load(settings.teacher, data) if settings.has_teacher else None
+    student = own_student(text, data, settings.seed)  # first: a teacher may be a download
+    teacher = teacher_of(settings, data) if method_of(settings.distil).needs else None
     tutors = tutors_of(settings, data, teacher)
-    student = own_student(text, data, settings.seed)
     plan = StudentPlan(settings, student.identity, folder / OWN_CHECKPOINT, data.sha256, tutors.sha256)
     return DistilJob(plan, student.module, data, tutors, folder)
 
@@ -172,12 +233,10 @@ def _told(result: EpochResult, epoch_seconds: float) -> str:
     return ", ".join(said)
 
 
-def _first_difference(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    for name in dict.fromkeys([*wanted, *found]):
-        before, now = found.get(name), wanted.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            if inner := _first_difference(before, now, f"{prefix}{name}."):
-                return inner
-        elif before != now:
-            return f"its {prefix}{name} is {before!r:.{_SHOWN}}, not {now!r:.{_SHOWN}}"
-    return ""
+def _changed(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, object, object] | None:
+    """Give the first difference between the training that a history is of, and the one that is wanted."""
+    if found.get("version") != 1:
+        return first_difference({"gpus": 1} | found, {"gpus": 1} | wanted)
+    # the first version said no more than whose training it is; the checkpoint says all of it, and is compared as well
+    whom = {"student": found.get("arch"), **{name: found.get(name) for name in ("data_sha256", "teacher_sha256")}}
+    return first_difference(whom, {name: wanted[name] for name in whom})

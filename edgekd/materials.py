@@ -28,8 +28,6 @@ def data_and_teacher(settings: Settings, progress: Progress | None = None) -> tu
         DataError: one is missing or damaged, or does not fit the other or the space.
 
     """
-    from edgekd import teachers
-
     space = space_named(settings.space)
     data = data_for(settings, progress)
     shape = data.train.images.shape[1:]
@@ -38,7 +36,23 @@ def data_and_teacher(settings: Settings, progress: Progress | None = None) -> tu
             f"space {space.name} takes images {space.input_shape[1:]} of {space.classes} classes, "
             f"the data {data.name} has {shape} of {data.classes}; choose another space or data set"
         )
-    return data, teachers.load(settings.teacher, data) if settings.has_teacher else None
+    return data, teacher_of(settings, data)
+
+
+def teacher_of(settings: Settings, data: DataSet) -> Teacher | None:
+    """Load the teacher; None where the settings want none. Raises DataError.
+
+    The final training's threads are torch's from here on: a runtime of other networks takes as many when it is opened,
+    so that no logits depend on how many cores there are.
+    """
+    import torch
+
+    from edgekd import teachers
+
+    if not settings.has_teacher:
+        return None
+    torch.set_num_threads(settings.distil.threads)
+    return teachers.load(settings.teacher, data)
 
 
 def data_for(settings: Settings, progress: Progress | None = None) -> DataSet:

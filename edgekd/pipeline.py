@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgekd.bench import DeviceChoice
 from edgekd.config import Settings
+from edgekd.errors import UsageError
 from edgekd.files import sha256_of, write_atomic
 from edgekd.materials import data_and_teacher
 from edgekd.predict import doubts, is_simulated, see_real
@@ -23,6 +24,7 @@ from edgekd.runs import Run, read_winner, set_former_student_aside
 from edgekd.search.engines import engine_named
 from edgekd.search_job import STUDY_FILE, SearchJob, reward_of, warm_file
 from edgekd.spaces.mnasnet import space_named
+from edgekd.spaces.space import Space
 
 
 def check_settings(settings: Settings, progress: Progress, *, measures: bool = True) -> None:
@@ -54,8 +56,26 @@ def check_settings(settings: Settings, progress: Progress, *, measures: bool = T
     method_of(settings.distil)
     recipe_of(settings.distil)
     data, teacher = data_and_teacher(settings, StepsAlone(progress))  # pictures are decoded here the first time
-    like = new_student(settings, space_named(settings.space).reference())  # the winner's, whichever it will be
-    check_lesson(settings, data, tutors_of(settings, data, teacher), like)
+    tutors, space = tutors_of(settings, data, teacher), space_named(settings.space)
+    check_lesson(settings, data, tutors, new_student(settings, space.reference()))  # as the winner will be
+    _see_taps(settings, space)
+
+
+def _see_taps(settings: Settings, space: Space) -> None:
+    """See that whichever architecture wins has the modules that are to be tapped: the lightest of every operator do."""
+    from edgekd.distill.student import new_student
+    from edgekd.distill.taps import Taps, UnknownTap
+
+    for number in range(max(len(block.conv_ops) for block in space.blocks)):
+        lightest = ((min(number, len(block.conv_ops) - 1), *block.lightest[1:]) for block in space.blocks)
+        arch = space.arch(tuple(choice for block in lightest for choice in block))
+        try:
+            Taps(new_student(settings, arch), settings.distil.student_taps)
+        except UnknownTap as error:
+            raise UsageError(
+                f"not every architecture of {space.name} has what distil.student_taps name: {error}; "
+                "leave them out, and the ends of stages are found"
+            ) from error
 
 
 def run_all(run: Run, progress: Progress) -> None:

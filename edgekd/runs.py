@@ -87,7 +87,8 @@ def open_run(folder: Path, settings: Settings) -> Run:
         run.write_json("run.json", content)
         return run
     found = load_run(folder).settings
-    difference = _first_difference(_fixed(found), _fixed(settings)) or _lowered(found, settings)
+    changed = first_difference(_fixed(found), _fixed(settings))
+    difference = f"{changed[0]} {changed[1]!r}, not {changed[2]!r}" if changed else _lowered(found, settings)
     if difference:
         raise ConfigError(f"run {folder} was begun with {difference}; choose another folder or the same settings")
     if found != settings:
@@ -241,12 +242,15 @@ def set_former_student_aside(run: Run, arch: str, progress: Progress) -> None:
     progress.note(f"the search found a better architecture than before; the former student is in {aside}")
 
 
-def _first_difference(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    for name, value in wanted.items():
-        if isinstance(value, dict):
-            inner = _first_difference(found[name], value, f"{prefix}{name}.")
-            if inner:
+def first_difference(
+    found: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
+) -> tuple[str, object, object] | None:
+    """Name the first value that is another, by its path in dictionaries of dictionaries: what it is, and was to be."""
+    for name in dict.fromkeys([*wanted, *found]):
+        before, now = found.get(name), wanted.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            if inner := first_difference(before, now, f"{prefix}{name}."):
                 return inner
-        elif found[name] != value:
-            return f"{prefix}{name} {found[name]!r}, not {value!r}"
-    return ""
+        elif before != now:
+            return prefix + name, before, now
+    return None

@@ -25,7 +25,7 @@ from edgekd.spaces.mnasnet import space_named
 
 FOLDER = "students"
 WINNER = ("best", "winner")
-_FREE = ("threads", "readers", "train_on", "gpus", "save_every_s")  # of [distil]: no student is another by these
+_FREE = ("threads", "readers", "train_on", "save_every_s")  # of [distil]: no student is another by these
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import json
 import re
 import signal
@@ -17,7 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from small_run import edgekd, lines_of, wait_until, write_data, write_teacher
 
-from edgekd import cli
+from edgekd import cli, cli_distil
 from edgekd.config import COMMAND_LINE, settings_from
 from edgekd.errors import ConfigError
 from edgekd.runs import Run, find_or_open_run, load_run, open_run
@@ -28,6 +30,7 @@ from edgekd.search.study import Study
 from edgekd.search.study_file import Sample, StudySettings
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.mnasnet import space_named
+from edgekd.students import chosen, place_of
 from latency_tables.store import load_table, table_sha256
 
 TINY = space_named("tiny-28")
@@ -58,10 +61,32 @@ class Bursts(nn.Module):
             self.seen += 1
         return self.inner(images) * (torch.nan if self.seen > 5 else 1)
 
+class Tired(Bursts):
+    def forward(self, images):
+        if self.seen > 5:
+            raise RuntimeError("I am tired")
+        return super().forward(images)
+
 KNOWN = student()
 
 def known():
     return KNOWN
+
+class Watched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = student()
+
+    def forward(self, images):
+        if self.training or torch.is_grad_enabled() or any(p.requires_grad for p in self.parameters()):
+            raise RuntimeError("it learns")
+        return self.inner(images)
+
+THREADS = []
+
+def counted():
+    THREADS.append(torch.get_num_threads())
+    return student()
 
 class Stubborn(nn.Sequential):
     def train(self, mode=True):
@@ -196,6 +221,19 @@ def weights_in(path: Path) -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
+def every_tiny() -> Iterator[Arch]:
+    """Give architectures of the tiny space: the lightest with any operator and skip in its first block."""
+    for operator, skip in itertools.product(range(2), range(2)):
+        yield TINY.arch((operator, 0, 0, skip, *TINY.lightest[4:]))
+
+
+def told(*arguments: str) -> argparse.Namespace:
+    """Read a command line."""
+    parser = argparse.ArgumentParser()
+    cli_distil.register(parser.add_subparsers())
+    return parser.parse_args(["distil", *arguments])
+
+
 # --- a student of a search --------------------------------------------------------------------------------------------
 
 
@@ -241,6 +279,44 @@ def test_where_it_runs_is_no_other_training(run: Path, does: Does) -> None:
     assert does(["distil", run, "--arch", "winner", "--method", "kd"])["run"] == str(run)
 
 
+@pytest.mark.parametrize("distil", [{"gpus": 2}, {"seed": 1}, {"changes": ["ema_decay=0.9"]}])
+def test_what_a_student_depends_on_gives_it_a_folder_of_its_own(run: Path, distil: dict[str, Any]) -> None:
+    """Devices that share a batch as well: norms see their share alone."""
+    search = load_run(run)
+    content = search.settings.as_dict()
+    top = {name: value for name, value in distil.items() if name in content}
+    inner = {name: value for name, value in distil.items() if name not in content}
+    settings = settings_from(content | top | {"distil": content["distil"] | inner}, "here")
+    assert place_of(search, search.settings, chosen(search, "best"), None).run.folder == run
+    assert place_of(search, settings, chosen(search, "best"), None).run.folder.parent == run / "students"
+
+
+def test_options_add_to_what_the_search_was_told(run: Path) -> None:
+    """Changes of a recipe stay but for those of the same key; another recipe brings its own."""
+    base = load_run(run).settings.as_dict()
+    base["distil"] |= {"changes": ["label_smoothing=0.1", "keep=best"]}
+    settings = settings_from(base, "here")
+    changes = cli_distil.settings_for(told("run", "--change", "ema_decay=0.9"), settings).distil.changes
+    assert changes == ("label_smoothing=0.1", "keep=best", "ema_decay=0.9")
+    same = cli_distil.settings_for(told("run", "--change", "keep=best"), settings).distil.changes
+    assert same == ("label_smoothing=0.1", "keep=best")
+    other = told("run", "--recipe", "cifar-240", "--change", "keep=best")
+    assert cli_distil.settings_for(other, settings).distil.changes == ("keep=best",)
+
+
+def test_another_teacher_has_no_anchors_or_taps_of_the_former(run: Path) -> None:
+    """Those were moments and modules of that one; the same teacher keeps its own."""
+    base = load_run(run).settings.as_dict()
+    base["distil"] |= {"method": "rco", "anchors": ["a"], "teacher_taps": ["layer1"], "student_taps": ["stem"]}
+    settings = settings_from(base, "here")
+    kept = cli_distil.settings_for(told("run", "--teacher", settings.teacher), settings).distil
+    assert (kept.anchors, kept.teacher_taps) == (("a",), ("layer1",))
+    other = cli_distil.settings_for(told("run", "--teacher", "b"), settings).distil
+    assert (other.anchors, other.teacher_taps, other.student_taps) == ((), (), ("stem",))
+    given = cli_distil.settings_for(told("run", "--teacher", "b", "--anchor", "c"), settings).distil
+    assert given.anchors == ("c",)
+
+
 @pytest.mark.slow  # several trainings
 def test_any_architecture_of_the_search_can_be_distilled(run: Path, does: Does) -> None:
     """By its index, its arch_id or its text; each student's folder is a run folder with that one as its winner."""
@@ -253,10 +329,9 @@ def test_any_architecture_of_the_search_can_be_distilled(run: Path, does: Does) 
     assert len(set(places)) == 1
     winner = json.loads((Path(places[0]) / "winner.json").read_text())
     assert (winner["arch"], winner["proxy_accuracy"]) == (samples[0]["arch"], samples[0]["proxy_accuracy"])
-    reference = str(TINY.arch(TINY.lightest))
-    if reference not in {sample["arch"] for sample in samples}:
-        own = Path(does(["distil", run, "--arch", reference])["run"])
-        assert "proxy_accuracy" not in json.loads((own / "winner.json").read_text())
+    other = str(next(arch for arch in every_tiny() if str(arch) not in {sample["arch"] for sample in samples}))
+    own = Path(does(["distil", run, "--arch", other])["run"])
+    assert "proxy_accuracy" not in json.loads((own / "winner.json").read_text())
     assert does(["distil", run, "--arch", "2"])["run"] == does(["distil", run, "--arch", "best"])["run"] == str(run)
 
 
@@ -279,6 +354,11 @@ def test_any_architecture_of_the_search_can_be_distilled(run: Path, does: Does) 
         (("--batch-size", "0"), 2, "--batch-size is 0"),
         (("--learning-rate", "nan"), 2, "--learning-rate is nan"),
         (("--train-on", "abacus"), 2, "nothing can be trained on 'abacus'"),
+        (("--train-on", "meta"), 2, "nothing can be trained on 'meta'"),
+        (("--gpus", "3"), 2, "a batch of 32 cannot be shared evenly among 3 devices"),
+        (("--gpus", "2", "--method", "crd"), 2, "a bank of all images"),
+        (("--change", "precision=float16"), 2, "float16 needs a GPU"),
+        (("--method", "none", "--anchor", "my_students:student"), 2, "anchors are for method rco"),
         (("--teacher", "none.safetensors"), 2, "no such file"),
         (("--data", "none.npz"), 2, "no such file"),
         (("--out", "run", "--method", "dist"), 2, "is the search's own folder"),
@@ -323,6 +403,26 @@ def test_a_teacher_that_changed_is_another_teacher(run: Path, inputs: Inputs, do
     does(how)
     write_teacher(Path("t.safetensors"), inputs.data, epochs=1)
     assert "its teacher_sha256" in fails(2, how)
+
+
+@pytest.mark.slow  # several trainings
+def test_a_history_of_the_first_version_is_set_aside(run: Path, does: Does, fails: Fails) -> None:
+    """Its checkpoint is gone on with where it is of the same student, data and teacher."""
+    does(["distil", run])
+    header, *epochs = lines_of(run / "distil.jsonl")
+    former = {"format": "edgekd-distil", "version": 1, "arch": header["student"]}
+    former |= {name: header[name] for name in ("data_sha256", "teacher_sha256")}
+    student = (run / "student.safetensors").read_bytes()
+    for whom, code in ((former | {"teacher_sha256": "0" * 64}, 2), (former, 0)):
+        written = "".join(json.dumps(line) + "\n" for line in (whom, *epochs))
+        (run / "distil.jsonl").write_text(written)
+        if code:
+            assert "its teacher_sha256 is '000" in fails(code, ["distil", run])
+        else:
+            assert "are in distil-version-1.jsonl" in does(["distil", run])["told"]
+            assert (run / "distil-version-1.jsonl").read_text() == written
+    assert (run / "student.safetensors").read_bytes() == student
+    assert lines_of(run / "distil.jsonl")[0] == header
 
 
 @pytest.mark.slow  # several trainings
@@ -412,6 +512,7 @@ def test_an_own_network_is_distilled(inputs: Inputs, does: Does) -> None:
         ["distil", "--student", "a:b", "--arch", "best"],
         ["distil", "--student", "a:b", "--data", "embedded", "--teacher", "embedded"],
         ["distil", "--student", "a:b", "--data", "embedded", "--out", "own"],
+        ["distil", "--student", "a:b", "--data", "embedded", "--no-teacher", "--out", "own", "--channels", "1"],
         ["distil", "--list-methods", "--list-recipes"],
         ["distil", "run", "--teacher", "embedded", "--no-teacher"],
     ],
@@ -442,6 +543,95 @@ def test_an_own_training_that_is_changed_is_refused(inputs: Inputs, does: Does, 
     assert {path.name: path.read_bytes() for path in Path("own").iterdir()} == before
 
 
+def test_it_is_judged_where_it_was_trained(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device that was asked for, and the network comes back to main memory."""
+    import torch
+
+    from edgekd import distil_job
+    from edgekd.data.loading import load_data
+    from edgekd.distill.student import StudentPlan, Tutors
+
+    class Zero(torch.nn.Linear):
+        put: list[str] = []  # noqa: RUF012 - of the one that is made
+
+        def to(self, device: Any) -> Zero:  # type: ignore[override]  # one of torch's many forms
+            self.put.append(str(device))
+            return self
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert self.put == ["abacus"]
+            return torch.eye(10)[:1].expand(len(images), 10)
+
+    data = load_data(str(inputs.data))
+    settings = load_run(inputs.search).settings
+    plan = StudentPlan(settings, "zero", Path("own/training.safetensors"), data.sha256, "")
+    monkeypatch.setattr(distil_job, "device_of", lambda distil: "abacus")
+    network = Zero(1, 1)
+    found = distil_job.DistilJob(plan, network, data, Tutors(), Path("own")).judged()
+    assert found == {name: float((data.split(name).labels == 0).mean()) for name in ("validation", "test")}
+    assert network.put == ["abacus", "cpu"]
+
+
+def test_weights_of_the_user_s_own_are_not_written_over(inputs: Inputs, fails: Fails) -> None:
+    """A student.safetensors that no training of ours has made stays what it is."""
+    Path("own").mkdir()
+    Path("own/student.safetensors").write_bytes(b"mine")
+    assert "own/student.safetensors is of no training of ours" in fails(2, inputs.own())
+    assert {path.name: path.read_bytes() for path in Path("own").iterdir()} == {"student.safetensors": b"mine"}
+
+
+def test_advice_can_be_followed(inputs: Inputs, does: Does, fails: Fails) -> None:
+    """A training that was refused or came to no epoch leaves its folder to the one that the message asks for."""
+    assert "change batch_size" in fails(2, inputs.own("--gpus", 3))
+    assert not Path("own").exists()
+    diverging = inputs.own("--learning-rate", 1e30, "--batch-size", 8)
+    assert "lower the learning rate" in fails(1, diverging)
+    assert [line.get("epoch") for line in lines_of(Path("own/distil.jsonl"))] == [None]
+    does(inputs.own())
+    header, *epochs = lines_of(Path("own/distil.jsonl"))
+    assert (header["recipe"]["batch_size"], [line["epoch"] for line in epochs]) == (32, [1])
+    assert "its recipe.batch_size is 32, not 8" in fails(2, diverging)
+
+
+def test_a_file_that_is_no_history_is_left_alone(inputs: Inputs, fails: Fails) -> None:
+    """Even one that is named like it and says nothing more than its first line."""
+    Path("own").mkdir()
+    Path("own/distil.jsonl").write_text('{"format":"mine"}\n')
+    assert "own holds another training" in fails(2, inputs.own())
+    assert Path("own/distil.jsonl").read_text() == '{"format":"mine"}\n'
+
+
+@pytest.mark.slow  # two processes start
+def test_devices_share_batches_and_are_part_of_what_a_training_is(inputs: Inputs, does: Does, fails: Fails) -> None:
+    """A folder of two devices is not gone on with by one, nor the other way round."""
+    does(inputs.own("--gpus", 2))
+    assert lines_of(Path("own/distil.jsonl"))[0]["gpus"] == 2
+    assert "its gpus is 2, not 1" in fails(2, inputs.own())
+    does(inputs.own("--out", "one"))
+    assert "its gpus is 1, not 2" in fails(2, inputs.own("--out", "one", "--gpus", 2))
+
+
+def test_a_teacher_is_loaded_last_and_only_where_one_is_needed(inputs: Inputs, does: Does, fails: Fails) -> None:
+    """It may be a download; and it is loaded with the threads that were asked for."""
+    lost = ("--teacher", "none.safetensors")
+    assert "has no callable 'nothing'" in fails(2, inputs.own(*lost, student="my_students:nothing"))
+    assert does(inputs.own(*lost, "--method", "none"))["method"] == "none"
+    assert lines_of(Path("own/distil.jsonl"))[0]["teacher_sha256"] == ""
+    does(inputs.own("--teacher", "my_students:counted", "--threads", 2, "--out", "other"))
+    import my_students
+
+    assert set(my_students.THREADS) == {2}
+
+
+@pytest.mark.parametrize("asked", [("--resolution", 24), ("--resolution", 28, "--channels", 3)])
+def test_a_shape_that_the_data_does_not_have_is_refused(
+    inputs: Inputs, fails: Fails, asked: tuple[object, ...]
+) -> None:
+    """Arrays are taken as they are; only pictures are made to measure."""
+    assert "has images of 28x28 pixels in 1 channels" in fails(2, inputs.own(*asked))
+    assert not Path("own").exists()
+
+
 def pictures(folder: Path, count: int, mode: str = "RGB", size: int = 10) -> None:
     """Write so many png files of a class."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -464,7 +654,7 @@ def on_pictures(student: str, *more: object) -> list[object]:
 )
 def test_grey_and_transparent_pictures_are_taken(does: Does, mode: str, student: str, channels: int) -> None:
     """As many channels as are asked for, beside ordinary pictures in one set."""
-    pictures(Path("set/train/cat"), 12, {"L": "L", "RGBA": "RGBA"}[mode])
+    pictures(Path("set/train/cat"), 12, mode)
     pictures(Path("set/train/dog"), 12)
     found = does(on_pictures(student, "--channels", channels))
     assert facts_of(Path(found["student"]))["input_shape"] == f"[8, 8, {channels}]"
@@ -492,9 +682,9 @@ def test_wrong_classes_and_channels_are_named(inputs: Inputs, fails: Fails) -> N
     assert "has 2 classes; let its last layer have 2 outputs" in fails(2, [*on_pictures("student"), "--channels", 1])
     assert "does not take images [3, 8, 8]" in fails(2, on_pictures("student"))
     line = fails(2, on_pictures("colour", "--teacher", inputs.teacher))
-    assert "10 classes" in line
-    assert "2" in line
-    assert "10" in fails(2, [*on_pictures("grey", "--teacher", "my_students:student"), "--channels", 1])
+    assert "it knows 10 classes, the data set has 2; choose a teacher for this data" in line
+    line = fails(2, [*on_pictures("grey", "--teacher", "my_students:student"), "--channels", 1])
+    assert "teacher my_students:student: it knows 10 classes, the data set has 2" in line
     assert not Path("own").exists()
 
 
@@ -532,16 +722,27 @@ def test_a_training_that_diverges_keeps_its_epochs(inputs: Inputs, fails: Fails)
     assert not Path("own/student.safetensors").exists()
 
 
+def test_a_network_that_fails_later_is_one_line(inputs: Inputs, fails: Fails) -> None:
+    """What a user's own network raises in mid-training is told as what it is; whole epochs are kept."""
+    line = fails(1, inputs.own("--epochs", 3, student="my_students:Tired"))
+    assert "the training failed (RuntimeError: I am tired); whole epochs are kept" in line
+    assert facts_of(Path("own/training.safetensors"))["epochs_done"] == "1"
+
+
 def test_a_teacher_in_train_mode_teaches_in_eval_mode(inputs: Inputs, does: Does, fails: Fails) -> None:
-    """It is put into eval mode and learns nothing, its norms neither; one that refuses ends the training."""
-    how = ("--method", "kd+at", "--weights", "at=0.01")
-    does(inputs.own(*how, "--teacher", "my_students:known"))
+    """It learns nothing, its norms neither, and the user's own object is as it was; one that refuses ends it all."""
+    live = ("--method", "kd+at", "--weights", "at=0.01")
+    does(inputs.own(*live, "--teacher", "my_students:known"))
     import my_students
 
-    assert not any(module.training for module in my_students.KNOWN.modules())
+    assert all(module.training for module in my_students.KNOWN.modules())
     assert my_students.KNOWN[1].num_batches_tracked == 0
-    line = fails(2, inputs.own(*how, "--teacher", "my_students:stubborn", "--out", "other"))
-    assert "teacher my_students:stubborn is in train mode" in line
+    for number, how in enumerate((live, ("--method", "kd"))):
+        does(inputs.own(*how, "--teacher", "my_students:Watched", "--out", f"watched{number}"))
+        line = fails(2, inputs.own(*how, "--teacher", "my_students:stubborn", "--out", "other"))
+        assert "my_students:stubborn" in line
+        assert "stays in train mode" in line
+    assert not Path("other").exists()
 
 
 # --- in a config file -------------------------------------------------------------------------------------------------
@@ -568,6 +769,18 @@ def test_a_final_training_that_cannot_be_is_refused_before_a_run(
     base = f"space = 'tiny-28'\ndata = '{inputs.data}'\nteacher = '{inputs.teacher}'\n"
     Path("edgekd.toml").write_text(f"{base}[distil]\n{distil}\n")
     assert words in fails(2, ["run", "edgekd.toml"])
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("tap", ["block1.layer0.expand", "block1.layer0.depthwise", "block2.layer2"])
+def test_a_tap_that_only_some_architectures_have_is_refused_before_a_search(
+    inputs: Inputs, fails: Fails, tap: str
+) -> None:
+    """The winner may be one without it."""
+    base = f"space = 'mnasnet-28-narrow'\ndata = '{inputs.data}'\nteacher = '{inputs.teacher}'\n"
+    Path("edgekd.toml").write_text(f"{base}[distil]\nmethod = 'at'\nstudent_taps = ['stem', '{tap}']\n")
+    line = fails(2, ["run", "edgekd.toml"])
+    assert f"no module '{tap}' to tap" in line
     assert not Path("runs").exists()
 
 

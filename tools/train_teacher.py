@@ -13,7 +13,6 @@ The validation split is only printed along the way; the test split is read once,
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -27,7 +26,7 @@ from edgekd.data.dataset import DataSet
 from edgekd.data.loading import load_data
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.methods import method_named
-from edgekd.distill.recipe import Recipe, sgd_recipe
+from edgekd.distill.recipe import Recipe, plain, sgd_recipe
 from edgekd.distill.train import EpochResult, accuracy, train
 from edgekd.distill.views import samples_of
 from edgekd.errors import EdgekdError
@@ -74,7 +73,7 @@ def train_teacher(data: DataSet, architecture: str, recipe: Recipe, target: Path
         "input_shape": json.dumps([height, width, channels]),
         "mean": json.dumps(data.mean),
         "std": json.dumps(data.std),
-        "recipe": json.dumps(dataclasses.asdict(recipe)),
+        "recipe": json.dumps(plain(recipe)),
         "threads": str(torch.get_num_threads()),
         "data_sha256": data.sha256,
         "validation_accuracy": f"{accuracy(network, validation):.4f}",

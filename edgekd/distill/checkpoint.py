@@ -13,7 +13,6 @@ damaged one, is refused and never half used. Formats: 1 knew SGD and whole epoch
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from edgekd.distill.ema import RunningMean
 from edgekd.distill.engine import Engine
-from edgekd.distill.recipe import Recipe
+from edgekd.distill.recipe import Recipe, plain
 from edgekd.errors import DataError
 from edgekd.files import write_atomic
 
@@ -192,7 +191,7 @@ def _tensors_of(kept: Mapping[str, object]) -> Weights:
 
 
 def _spelled(recipe: Recipe) -> str:
-    return json.dumps(dataclasses.asdict(recipe))
+    return json.dumps(plain(recipe))
 
 
 def _check(path: Path, metadata: Mapping[str, str], recipe: Recipe) -> None:

@@ -18,9 +18,10 @@ from edgekd.distill.augment import mix_for, mixed
 from edgekd.distill.loader import Batch, Order, Source, batches, on_device
 from edgekd.distill.mentors import Anchors, Ask, LiveTeacher, Mentor, Setting, full, opened
 from edgekd.distill.methods.base import Answers, FeatureMethod, Guide, LogitGuide, LogitMethod, Moment, Probe
+from edgekd.distill.methods.parameters import parameters_of, with_parameters
 from edgekd.distill.recipe import Recipe
 from edgekd.distill.taps import Taps, stage_ends
-from edgekd.errors import UsageError
+from edgekd.errors import UsageError, suggest
 
 _PROBED = 2  # images that shapes are learnt from; a norm needs two
 
@@ -43,6 +44,7 @@ class Lesson:
 
         """
         needs = self.method.needs
+        _check_parameters(self.method, recipe)
         if needs and self.teacher is None:
             raise UsageError("the method needs a teacher; give one, or the method 'none'")
         _check_anchors(self.teacher, wanted="anchors" in needs)
@@ -60,6 +62,13 @@ class Lesson:
 def needs_live(method: FeatureMethod, recipe: Recipe) -> bool:
     """Tell whether the teacher must see every batch, because of features or of images that vary; else logits do."""
     return "features" in method.needs or bool(method.needs and recipe.augmentation.varies)
+
+
+def _check_parameters(method: FeatureMethod, recipe: Recipe) -> None:
+    known = parameters_of(method)
+    for one in recipe.method:
+        if one.must and one.name not in known:
+            raise UsageError(f"method.{one.name} is no parameter of this method; {suggest(one.name, known)}")
 
 
 def _check_anchors(teacher: Mentor | None, *, wanted: bool) -> None:
@@ -81,13 +90,21 @@ Targets = tuple[Tensor, Tensor, Tensor | None]  # labels, indices, and the label
 Numbers = tuple[float, float, int]  # progress, share of the own image, step
 
 
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What a student's own draws depend on, besides the step."""
+
+    seed: int = 0
+    rank: int = 0  # of the process: each draws for its own share of a batch
+
+
 class Exercise(nn.Module):
     """The loss of a batch by one forward: plain tensors in, so that engines can send them where they like."""
 
-    def __init__(self, student: nn.Module, guide: Guide, taps: Taps | None, smoothing: float, seed: int = 0) -> None:
+    def __init__(self, student: nn.Module, guide: Guide, taps: Taps | None, smoothing: float, chance: Chance) -> None:
         super().__init__()
         self.student, self.guide = student, guide
-        self.smoothing, self.seed = smoothing, seed
+        self.smoothing, self.chance = smoothing, chance
         self._taps = taps
         self._run: Callable[[Tensor], Tensor] | None = None  # the student compiled
 
@@ -98,7 +115,7 @@ class Exercise(nn.Module):
     def forward(self, images: Tensor, taught: Taught | None, targets: Targets, numbers: Numbers) -> Tensor:
         """Give the loss; shapes as in Answers and Moment."""
         (target, indices, partners), (progress, share, step) = targets, numbers
-        with _drawing(self.seed, step, images.device):
+        with _drawing(self.chance, step, images.device):
             logits = full((self._run or self.student)(images))
         student = Answers(logits, tuple(full(one) for one in self._taps.take()) if self._taps else ())
         teacher = Answers(*taught) if taught is not None else _SILENT
@@ -109,10 +126,16 @@ class Exercise(nn.Module):
 
 
 @contextmanager
-def _drawing(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Let what a student draws by chance, as dropout does, be a function of (seed, step), as all else is."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
+def _drawing(chance: Chance, step: int, device: torch.device) -> Iterator[None]:
+    """Let what a student draws by chance, as dropout does, be a function of (seed, step, rank), as all else is."""
+    drawn = np.random.SeedSequence([chance.seed, step, chance.rank])  # of rank 0 as without it
+    seed = int(drawn.generate_state(1, np.uint64)[0])
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:  # this device alone: no other's is put back
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -155,7 +178,9 @@ def _size(batch: Batch) -> tuple[int, int]:
 
 
 @contextmanager
-def classwork(lesson: Lesson, student: nn.Module, recipe: Recipe, setting: Setting) -> Iterator[Classwork]:
+def classwork(
+    lesson: Lesson, student: nn.Module, recipe: Recipe, setting: Setting, rank: int = 0
+) -> Iterator[Classwork]:
     """Bind a lesson's method to the student and its teacher, with taps open as long as the block lasts.
 
     Raises:
@@ -168,7 +193,7 @@ def classwork(lesson: Lesson, student: nn.Module, recipe: Recipe, setting: Setti
         paths = lesson.student_taps or (stage_ends(student, setting.probe) if listening else ())
         taps = stack.enter_context(Taps(student, paths)) if listening else None
         guide = _guide(lesson, recipe, _Pair(student, taps, ask, setting)).to(setting.device)
-        exercise = Exercise(student, guide, taps, recipe.label_smoothing, recipe.seed)
+        exercise = Exercise(student, guide, taps, recipe.label_smoothing, Chance(recipe.seed, rank))
         if recipe.compile:
             exercise.compile_student()
         yield Classwork(exercise, ask, recipe, lesson.samples, setting.device)
@@ -191,7 +216,7 @@ class _Pair:
 
 
 def _guide(lesson: Lesson, recipe: Recipe, pair: _Pair) -> Guide:
-    method = lesson.method
+    method = with_parameters(lesson.method, {one.name: one.value for one in recipe.method})
     if isinstance(method, LogitMethod):
         return LogitGuide(method)
     none = torch.zeros(len(pair.setting.probe), dtype=torch.int64)  # the first sample as it is, for shapes alone

@@ -29,6 +29,7 @@ from edgekd.files import write_atomic
 from edgekd.teachers import Teacher
 
 _SAMPLES = 500  # that the teacher sees at once
+_CPU = torch.device("cpu")
 _EXACT_BYTES = 12_000_000  # that exact logits may take; in codes they take a third of it and less
 
 Stored = np.memmap[tuple[int, ...], np.dtype[Any]]  # float32, or uint8 for codes
@@ -39,18 +40,24 @@ def cache_logits(
     teacher: Teacher,
     data: DataSet,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    device: torch.device = _CPU,
 ) -> Path:
     """Compute the logits of the training samples if they are not there yet; give the file's path.
+
+    What another kind of device than a CPU computes differs in its last bits, and has a file of its own.
 
     Raises:
         DataError: the teacher's logits are not finite, or the file that is there does not fit.
 
     """
-    form = "" if _is_exact(data) else " coded"
+    form = ("" if _is_exact(data) else " coded") + ("" if device.type == "cpu" else f" {device.type}")
     name = hashlib.sha256(f"{teacher.sha256} {data.sha256} train {VIEWS}{form}".encode()).hexdigest()[:16]
     path = folder / f"teacher-logits-{name}.npy"
     if not path.exists():
-        write_atomic(path, _npy_parts(teacher, data, on_progress))
+        try:
+            write_atomic(path, _npy_parts(teacher, data, on_progress, device))
+        finally:
+            teacher.module.to(_CPU)
     _check_shape(path, _mapped(path), data)
     return path
 
@@ -127,8 +134,11 @@ def _damaged(path: Path) -> str:
     return f"teacher logits {path} are no finite float32 (N, views, classes), nor their codes; remove the file"
 
 
-def _npy_parts(teacher: Teacher, data: DataSet, on_progress: Callable[[int, int], None]) -> Iterator[bytes]:
+def _npy_parts(
+    teacher: Teacher, data: DataSet, on_progress: Callable[[int, int], None], device: torch.device
+) -> Iterator[bytes]:
     """Give a .npy file piece by piece, as the teacher goes through the training samples."""
+    module = teacher.module.to(device)
     count = len(data.train)
     header = io.BytesIO()
     exact = _is_exact(data)
@@ -138,8 +148,8 @@ def _npy_parts(teacher: Teacher, data: DataSet, on_progress: Callable[[int, int]
     yield header.getvalue()
     for start in range(0, count, _SAMPLES):
         part = slice(start, start + _SAMPLES)
-        images = samples_of(data, Split(data.train.images[part], data.train.labels[part])).images
-        logits = torch.stack([predict(teacher.module, view_of(images, v)) for v in range(VIEWS)], 1)  # (B, views, C)
+        images = samples_of(data, Split(data.train.images[part], data.train.labels[part])).images.to(device)
+        logits = torch.stack([predict(module, view_of(images, v)).cpu() for v in range(VIEWS)], 1)  # (B, views, C)
         if not bool(torch.isfinite(logits).all()):
             raise DataError(f"teacher {teacher.name}: its logits of training samples from {start} on are not finite")
         yield logits.numpy().tobytes() if exact else encoded(logits.numpy()).tobytes()

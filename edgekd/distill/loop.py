@@ -91,7 +91,7 @@ def prepared(network: Module, lesson: Lesson, recipe: Recipe, engine: Engine, fi
     device = next(network.parameters()).device
     probe = probe_of(lesson, recipe, device)
     setting = Setting(device, "features" in lesson.method.needs, probe, engine.autocast)
-    with classwork(lesson, network, recipe, setting) as work:
+    with classwork(lesson, network, recipe, setting, engine.rank) as work:
         guide = work.exercise.guide
         optimizer = optimizer_for(network, guide, recipe)
         mean = RunningMean(network, recipe.ema_decay) if recipe.ema_decay else None

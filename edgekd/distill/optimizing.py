@@ -14,11 +14,13 @@ def optimizer_for(student: nn.Module, guide: Guide, recipe: Recipe) -> torch.opt
     settings = recipe.optimizer
     groups = [*_groups(student, recipe, 1.0), *(group for group in _groups(guide, recipe, guide.rate))]
     groups = [group for number, group in enumerate(groups) if group["params"] or number == 0]
+    # a fused step takes the scale off float16's gradients itself, which comes too late for cutting them
+    fused = not (recipe.precision == "float16" and recipe.clip_norm)
     if settings.name == "adamw":
         betas = (settings.momentum, 0.999)
-        return torch.optim.AdamW(groups, settings.learning_rate, betas, fused=True)
+        return torch.optim.AdamW(groups, settings.learning_rate, betas, fused=fused)
     nesterov = settings.nesterov and settings.momentum > 0
-    optimizer = torch.optim.SGD(groups, settings.learning_rate, settings.momentum, nesterov=nesterov, fused=True)
+    optimizer = torch.optim.SGD(groups, settings.learning_rate, settings.momentum, nesterov=nesterov, fused=fused)
     if settings.momentum:
         _begin_at_rest(optimizer)
     return optimizer

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from edgekd.distill.augment import Augmentation
 from edgekd.errors import UnknownName, UsageError
@@ -62,6 +62,15 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A number of the distillation method itself that is not the published one, as methods/parameters.py names it."""
+
+    name: str
+    value: float
+    must: bool = True  # a method without it is refused; a preset's own says nothing to such a method
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """How long and how hard to train, on which looks of the images."""
 
@@ -78,6 +87,7 @@ class Recipe:
     compile: bool = False  # torch.compile, for methods that compare logits alone
     keep: Keep = "last"  # or the epoch that was best on the validation split, never on the test split
     seed: int = 0
+    method: tuple[Parameter, ...] = ()  # at most one of a name
     about: str = ""  # who is taught what by whom; a checkpoint about something else is refused
 
     def __post_init__(self) -> None:
@@ -104,6 +114,14 @@ def sgd_recipe(
     return Recipe(epochs, batch_size, optimizer, mirror=mirror, seed=seed, about=about)
 
 
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """Give a recipe as values of JSON, as files spell it; without parameters of the method where there are none."""
+    found = asdict(recipe)
+    if not recipe.method:
+        del found["method"]
+    return found
+
+
 def learning_rate_at(progress: float, recipe: Recipe) -> float:
     """Give the learning rate at a share of the whole training, from 0 to 1."""
     return recipe.optimizer.learning_rate * recipe.schedule.rate_at(progress)
@@ -127,7 +145,7 @@ def _cifar_240() -> Recipe:
         epochs=240,
         batch_size=64,
         optimizer=Optimizer("sgd", 0.05, 0.9, 5e-4, nesterov=False, decay_all=True),
-        schedule=Schedule("step", warmup_share=0, falls=falls),
+        schedule=Schedule("step", warmup_share=0.0, falls=falls),
         augmentation=Augmentation(crop_padding=4),
     )
 
@@ -138,8 +156,9 @@ def _imagenet_dist_b1() -> Recipe:
         epochs=100,
         batch_size=256,
         optimizer=Optimizer("sgd", 0.1, 0.9, 1e-4, decay_all=True),
-        schedule=Schedule("step", warmup_share=0, falls=falls),
+        schedule=Schedule("step", warmup_share=0.0, falls=falls),
         augmentation=Augmentation(crop_area=0.08),
+        method=(Parameter("tau", 1.0, must=False),),  # DIST's own for ImageNet; 4 is for small images
     )
 
 

@@ -1,20 +1,23 @@
 """Changes of a recipe in words, as a config or a command line has them: "label_smoothing=0.1", "optimizer.name=adamw".
 
 What a recipe knows is recipe.py's, which also says what a value may be; a change that it does not know is refused.
+`method.tau=1` changes a number of the distillation method itself; what there is, methods/parameters.py knows.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_origin, get_type_hints
 
-from edgekd.distill.recipe import Recipe
+from edgekd.distill.methods.parameters import known_parameters, see_parameter
+from edgekd.distill.recipe import Parameter, Recipe
 from edgekd.errors import UsageError, suggest
 
 # these have settings and options of their own, or are nobody's to choose
-_ELSEWHERE = {"epochs", "batch_size", "optimizer.learning_rate", "seed", "about"}
+_ELSEWHERE = {"epochs", "batch_size", "optimizer.learning_rate", "seed", "about", "method"}
+_OF_METHOD = "method."
 _TRUTH = {"true": True, "false": False}
 
 
@@ -27,10 +30,11 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """
     for change in changes:
         key, equals, text = (part.strip() for part in change.partition("="))
-        known = keys_of(recipe)
+        of_method = key.startswith(_OF_METHOD)
+        known = [_OF_METHOD + name for name in known_parameters()] if of_method else keys_of(recipe)
         if not equals or key not in known:
             raise UsageError(f"recipe change {change!r} is not KEY=VALUE: {suggest(key, known)}")
-        recipe = _replaced(recipe, key.split("."), text, change)
+        recipe = _taught(recipe, key, text, change) if of_method else _replaced(recipe, key.split("."), text, change)
     return recipe
 
 
@@ -51,33 +55,33 @@ def _keys(part: Any, prefix: str) -> Iterator[str]:
 def _replaced(part: Any, path: Sequence[str], text: str, change: str) -> Any:
     """Replace what lies at a path below a frozen value, which checks itself anew."""
     name, rest = path[0], path[1:]
-    old = getattr(part, name)
-    new = _replaced(old, rest, text, change) if rest else _value(old, text, change)
+    kind = get_type_hints(type(part))[name]
+    new = _replaced(getattr(part, name), rest, text, change) if rest else _value(kind, text, change)
     return dataclasses.replace(part, **{name: new})
 
 
-def _value(old: object, text: str, change: str) -> object:
-    """Read a value of the kind that is there now."""
+def _taught(recipe: Recipe, key: str, text: str, change: str) -> Recipe:
+    """Replace a number of the method."""
+    name = key.removeprefix(_OF_METHOD)
+    value: Any = _value(known_parameters()[name], text, change)
+    see_parameter(name, value)
+    others = tuple(one for one in recipe.method if one.name != name)
+    return dataclasses.replace(recipe, method=(*others, Parameter(name, value)))
+
+
+def _value(kind: Any, text: str, change: str) -> object:
+    """Read a value of a field's kind; texts are checked by who takes them."""
+    read = _READ.get(get_origin(kind) or kind)
+    if read is None:
+        return text
     try:
-        if isinstance(old, bool):
-            return _TRUTH[text.lower()]
-        if isinstance(old, int):
-            return int(text)
-        if isinstance(old, float):
-            return _finite(text)
-        if isinstance(old, tuple):
-            return tuple(_finite(item) for item in text.split(",") if item.strip())
+        return read[0](text)
     except (KeyError, ValueError) as error:
-        raise UsageError(f"recipe change {change!r}: {text!r} is not {_KINDS[type(old)]}") from error
-    return text
+        raise UsageError(f"recipe change {change!r}: {text!r} is not {read[1]}") from error
 
 
-_KINDS: dict[type, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a finite number",
-    tuple: "numbers with commas between them",
-}
+def _truth(text: str) -> bool:
+    return _TRUTH[text.lower()]
 
 
 def _finite(text: str) -> float:
@@ -85,3 +89,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
+
+
+def _several(text: str) -> tuple[float, ...]:
+    return tuple(_finite(item) for item in text.split(",") if item.strip())
+
+
+_READ: dict[Any, tuple[Callable[[str], object], str]] = {
+    bool: (_truth, "true or false"),
+    int: (int, "a whole number"),
+    float: (_finite, "a finite number"),
+    tuple: (_several, "numbers with commas between them"),
+}

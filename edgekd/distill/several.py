@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import io
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,14 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import ProcessException
 
-from edgekd.distill.engine import Fabrics, fabric_for
+from edgekd.distill.engine import Fabrics, engine_for, fabric_for
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.loop import EpochResult, Files, Machine, run_epochs
+from edgekd.distill.methods.base import FeatureMethod
 from edgekd.distill.recipe import Recipe
 from edgekd.distill.views import Samples
 from edgekd.errors import EdgekdError, UsageError
+from edgekd.spaces.network import Network
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -46,12 +50,15 @@ def train_on_several(network: nn.Module, lesson: Lesson, recipe: Recipe, files: 
 
     """
     device, devices = next(network.parameters()).device, files.machine.devices
-    _check(lesson, recipe, devices)
-    late = "features" in lesson.method.needs  # such a method may leave a part of the network out for a time
+    see_devices(lesson.method, recipe, len(lesson.samples), device, devices)
+    # a method of features may leave a part of the network out for a time, and a network of the user's own any part
+    late = "features" in lesson.method.needs or not isinstance(network, Network)
     fabric = fabric_for(recipe.precision, device, devices, find_unused=late)
     context = torch.multiprocessing.get_context("spawn")
     told = context.Queue()
-    job = _Job(network.to("cpu"), _on_cpu(lesson), recipe, files.checkpoint_path, files.machine, told)
+    threads = torch.get_num_threads()
+    job = _Job(network.to("cpu"), _on_cpu(lesson), recipe, files.checkpoint_path, files.machine, threads, told)
+    _see_sendable(job)
     listener = _Listener(told, files.on_epoch)
     try:
         with listener:
@@ -62,12 +69,40 @@ def train_on_several(network: nn.Module, lesson: Lesson, recipe: Recipe, files: 
     network.to(device)
 
 
-def _check(lesson: Lesson, recipe: Recipe, devices: int) -> None:
-    size = min(recipe.batch_size, len(lesson.samples))
+def see_devices(method: FeatureMethod, recipe: Recipe, samples: int, device: torch.device, devices: int) -> None:
+    """See, before a training, that so many devices of a kind can do it, one included.
+
+    Raises:
+        UsageError: there are not so many, they do not compute in that precision, or cannot share batch or method.
+        MissingExtra: Fabric is needed and not installed.
+
+    """
+    if devices == 1:
+        engine_for(recipe.precision, device)
+        return
+    size = min(recipe.batch_size, samples)
     if size % devices:
         raise UsageError(f"a batch of {size} cannot be shared evenly among {devices} devices; change batch_size")
-    if "indices" in lesson.method.needs:
+    if "indices" in method.needs:
         raise UsageError(f"the method keeps a bank of all images, which {devices} devices do not share; choose one")
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and devices > there:
+        raise UsageError(
+            f"{devices} devices of kind cuda are asked for, and there are {there}; ask for as many at most"
+        )
+    fabric_for(recipe.precision, device, devices)
+
+
+def _see_sendable(job: _Job) -> None:
+    """See that network and teacher can be sent to other processes. Raises UsageError."""
+    for what, sent in (("the network", job.network), ("the teacher", job.lesson.teacher)):
+        try:
+            ForkingPickler(io.BytesIO()).dump(sent)
+        except Exception as error:  # a user's module may hold anything
+            raise UsageError(
+                f"{what} cannot be sent to the processes of several devices ({' '.join(str(error).split())[:120]}): "
+                "leave what has no name of its own, as lambdas, out of its attributes, or train on one device"
+            ) from error
 
 
 def _on_cpu(lesson: Lesson) -> Lesson:
@@ -86,6 +121,7 @@ class _Job:
     recipe: Recipe
     checkpoint_path: Path | None
     machine: Machine
+    threads: int  # of torch, which the processes share
     told: Any  # a queue of what process 0 has to tell: results, and one message of failure; None ends it
 
 
@@ -94,7 +130,7 @@ def _one(fabric: Fabric, job: _Job) -> dict[str, npt.NDArray[Any]]:
     engine, network = Fabrics(fabric), copy.deepcopy(job.network)  # what was sent lies in memory that all share
     tell: Callable[[EpochResult], None] = job.told.put if engine.rank == 0 else lambda result: None
     files = Files(job.checkpoint_path, tell, lambda result: False, job.machine)
-    torch.set_num_threads(max(1, torch.get_num_threads() // engine.ranks))
+    torch.set_num_threads(max(1, job.threads // engine.ranks))
     try:
         run_epochs(network.to(fabric.device), job.lesson, job.recipe, engine, files)
     except EdgekdError as error:

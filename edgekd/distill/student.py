@@ -26,8 +26,9 @@ from edgekd.distill.logit_cache import read_logits
 from edgekd.distill.mentors import Anchors, CachedLogits, LiveTeacher, Mentor, Setting
 from edgekd.distill.methods import bindable_method_named, weights_in
 from edgekd.distill.methods.base import FeatureMethod
-from edgekd.distill.recipe import Recipe, recipe_named
+from edgekd.distill.recipe import Recipe, plain, recipe_named
 from edgekd.distill.recipe_changes import changed
+from edgekd.distill.several import see_devices
 from edgekd.distill.train import EpochResult, Machine, TrainingDiverged, new_network, train
 from edgekd.errors import UsageError
 from edgekd.spaces.arch import Arch
@@ -58,7 +59,9 @@ class Tutors:
 
 
 def tutors_of(settings: Settings, data: DataSet, teacher: Teacher | None) -> Tutors:
-    """Load who teaches besides the teacher. Raises DataError."""
+    """Load who teaches besides the teacher; nobody does where the method listens to none. Raises DataError."""
+    if not method_of(settings.distil).needs:
+        return Tutors()
     return Tutors(teacher, tuple(load(source, data) for source in settings.distil.anchors))
 
 
@@ -80,18 +83,22 @@ class StudentPlan:
         for name in ("weights", "student_taps", "teacher_taps"):
             if given := getattr(distil, name):
                 about += f" {name} {given if isinstance(given, str) else ','.join(given)}"
+        if distil.gpus > 1:  # norms and losses among samples see their device's share of a batch
+            about += f" gpus {distil.gpus}"
         return dataclasses.replace(recipe_of(distil), seed=self.settings.seed, about=about)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Give the same as plain values of JSON: what must not change while this training goes on."""
-        recipe = dataclasses.asdict(self.recipe)
+        recipe = plain(self.recipe)
         del recipe["about"]
         distil = self.settings.distil
         how = {name: getattr(distil, name) for name in ("method", "weights", "student_taps", "teacher_taps")}
+        if distil.gpus > 1:
+            how["gpus"] = distil.gpus
         whom = {"student": self.student, "data_sha256": self.data_sha256, "teacher_sha256": self.teacher_sha256}
-        plain: dict[str, Any] = json.loads(json.dumps({**how, **whom, "recipe": recipe}))
-        return plain
+        identity: dict[str, Any] = json.loads(json.dumps({**how, **whom, "recipe": recipe}))
+        return identity
 
 
 def recipe_of(distil: DistilSettings) -> Recipe:
@@ -114,11 +121,13 @@ def check_lesson(settings: Settings, data: DataSet, tutors: Tutors, network: nn.
 
     Raises:
         UsageError: they do not, or one of them does not exist.
+        MissingExtra: the precision or several devices need a library that is not installed.
 
     """
     distil = settings.distil
-    device_of(distil)
     method, recipe = method_of(distil), recipe_of(distil)
+    if distil.anchors and not method.needs:
+        raise UsageError(f"anchors are for method rco, and for no other; {distil.method!r} listens to nobody")
     if "anchors" in method.needs and not tutors.anchors:
         raise UsageError(
             f"method {distil.method!r} follows earlier moments of the teacher's own training: give them, easy to hard, "
@@ -128,6 +137,7 @@ def check_lesson(settings: Settings, data: DataSet, tutors: Tutors, network: nn.
     mentor = _mentor(tutors, lambda teacher: LiveTeacher.of(teacher, distil.teacher_taps))
     lesson = Lesson(few, method, mentor if method.needs else None, few, distil.student_taps)
     lesson.check(recipe)
+    see_devices(method, recipe, len(data.train), device_of(distil), distil.gpus)
     if "features" in method.needs:
         cpu = torch.device("cpu")
         with classwork(lesson, network, recipe, Setting(cpu, listening=True, probe=probe_of(lesson, recipe, cpu))):
@@ -178,7 +188,7 @@ def device_of(distil: DistilSettings) -> torch.device:
     name = distil.train_on
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()  # read back: meta takes numbers and keeps none
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch says that it has no such device
         reason = str(error).splitlines()[0][:120] if str(error) else "no such device"
         raise UsageError(

@@ -23,12 +23,16 @@ from torch import Tensor, nn
 from edgekd.data.dataset import DataSet
 from edgekd.errors import DataError, EdgekdError, MissingExtra
 from edgekd.files import sha256_of
-from edgekd.teachers.base import Shape, Teacher, freeze
+from edgekd.teachers.base import EVERYTHING, LOGITS, Shape, Teacher, freeze
 from edgekd.teachers.pixels import Sight, see
 
 _ASKED = 4  # images; enough to tell probabilities from other numbers
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object without a name, another in every process
 _PLAIN = (bool, int, float, str, tuple)  # values of settings; others hold parts, or have no one spelling
+# another size may put right what speaks of these
+_OF_SIZE = re.compile(r"\b(sizes?|shapes?|dim(ension)?s?|height|width|columns?|rows?)\b")
+_NOT_OF_SIZE = re.compile(r"channel|implement")  # what no other size puts right
+_FAULTS = (AttributeError, ImportError, LookupError, NameError, NotImplementedError, TypeError)  # nor these
 _REASON_LENGTH = 300  # what another project says of its failure may be a page
 
 
@@ -36,16 +40,31 @@ def torch_teacher(name: str, module: nn.Module, sight: Sight, data: DataSet, rec
     """Make a teacher of a torch network: frozen, seeing what it wants to see, asked once.
 
     Raises:
-        DataError: it does not fit the data, or a weight is not finite.
+        DataError: it does not fit the data, or cannot be frozen, or a weight is not finite.
 
     """
-    with speaking_of(name):
+    told = {**record, "classes": str(data.classes), **sight.record()}
+    known = {key: value for key, value in told.items() if key != "weights"}  # whose values count, not their place
+    with speaking_of(name), _wary():
+        is_script = any(isinstance(part, torch.jit.ScriptModule) for part in module.modules())
+        if is_script:
+            module = nn.Sequential(module)  # a ScriptModule takes no hooks, its surroundings do
         freeze(module)
         see(module, sight, data)
         ask(module, data)
-        told = {**record, "classes": str(data.classes), **sight.record()}
-        known = {key: value for key, value in told.items() if key != "weights"}  # whose values count, not their place
-        return Teacher(name, sha256_of_module(module, json.dumps(known)), module, told)
+        digest = sha256_of_module(module, json.dumps(known))
+    return Teacher(name, digest, module, told, LOGITS if is_script else EVERYTHING)
+
+
+@contextmanager
+def _wary() -> Iterator[None]:
+    """Make an error of edgekd's own of whatever a module of unknown making raises."""
+    try:
+        yield
+    except EdgekdError:
+        raise
+    except Exception as error:
+        raise DataError(f"it cannot be frozen and hashed ({reason(error)}); give a plain torch.nn.Module") from error
 
 
 @contextmanager
@@ -86,15 +105,15 @@ def ask(module: nn.Module, data: DataSet) -> Tensor:
 
     """
     pixels = data.preprocess(data.train.images[:_ASKED])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (N, C, H, W)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).clone()  # (N, C, H, W), aligned as torch does it
     try:
         with torch.no_grad():
             logits = module(images)
     except EdgekdError:
         raise
     except Exception as error:  # a network of unknown making may raise anything
-        shape = list(shape_of(data))
-        raise DataError(f"it fails on images {shape} ({reason(error)}); `,size=N` behind its name resizes") from error
+        shape, advice = list(shape_of(data)), _advice(module, images, error)
+        raise DataError(f"it fails on images {shape} ({reason(error)}); {advice}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         what = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise DataError(f"for {len(images)} images it gives {what}; a teacher gives logits (images, classes)")
@@ -102,6 +121,19 @@ def ask(module: nn.Module, data: DataSet) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise DataError("its logits of the first training images are not finite; choose another teacher")
     return logits
+
+
+def _advice(module: nn.Module, images: Tensor, error: Exception) -> str:
+    """Say what may help a network that failed on several images at once."""
+    try:
+        with torch.no_grad():
+            module(images[:1])
+    except Exception:  # noqa: BLE001 - as before it may raise anything, and was told already
+        words = str(error).lower()
+        if isinstance(error, _FAULTS) or _NOT_OF_SIZE.search(words) or not _OF_SIZE.search(words):
+            return "choose a teacher that takes such images, (B, C, H, W)"
+        return "where another size helps, `,size=N` behind its name resizes"
+    return f"it takes one image at a time, and not {len(images)}: make or export it for any number"
 
 
 def reason(error: BaseException) -> str:

@@ -88,10 +88,13 @@ def see(module: nn.Module, sight: Sight, data: DataSet) -> None:
         DataError: there are not as many numbers as channels, or `std` is not above 0.
 
     """
+    if sight.mean or sight.std:
+        _see_normalised(module, sight, data)
     if sight.size not in (None, data.train.images.shape[1:3]):
-        module.register_forward_pre_hook(partial(_resize, sight.size))
-    if not sight.mean and not sight.std:
-        return
+        module.register_forward_pre_hook(partial(_resize, sight.size), prepend=True)
+
+
+def _see_normalised(module: nn.Module, sight: Sight, data: DataSet) -> None:
     mean, std = (_of_all(sight, name, len(data.mean)) for name in ("mean", "std"))
     if min(std) <= 0:
         raise DataError(f"its std is {json.dumps(list(std))[:80]}; deviations are above 0")
@@ -99,10 +102,8 @@ def see(module: nn.Module, sight: Sight, data: DataSet) -> None:
         return
     scale = [theirs / own for theirs, own in zip(data.std, std, strict=True)]
     shift = [(theirs - own) / s for theirs, own, s in zip(data.mean, mean, std, strict=True)]
-    # buffers move with the module to another device, and are no part of its weights
-    module.register_buffer("pixel_scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
-    module.register_buffer("pixel_shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
-    module.register_forward_pre_hook(_put_right)
+    hook = partial(_put_right, torch.tensor(scale).view(-1, 1, 1), torch.tensor(shift).view(-1, 1, 1))
+    module.register_forward_pre_hook(hook, prepend=True)  # before hooks of the network's own
 
 
 def see_own_pixels(module: nn.Module, record: Mapping[str, str], data: DataSet) -> None:
@@ -124,9 +125,14 @@ def _resize(size: Size, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any
     return (functional.interpolate(images, size, mode="bilinear", antialias=True), *others)  # (B, C, H, W)
 
 
-def _put_right(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+def _put_right(
+    scale: Tensor,
+    shift: Tensor,
+    module: nn.Module,  # noqa: ARG001 - a hook's form
+    inputs: tuple[Any, ...],
+) -> tuple[Tensor, ...]:
     images, *others = inputs
-    return (images * module.get_buffer("pixel_scale") + module.get_buffer("pixel_shift"), *others)  # (B, C, H, W)
+    return (images * scale.to(images.device) + shift.to(images.device), *others)  # (B, C, H, W)
 
 
 def _of_all(sight: Sight, name: str, count: int) -> Channels:

@@ -68,12 +68,14 @@ class RuntimeNetwork(nn.Module):
         self.gives_probabilities = False
         self._content, self._opens = content, runtime.opens
         self._runner: Runner | None = None
+        self._threads = 0  # that the open file works with
 
     @property
     def runner(self) -> Runner:
-        """Give the open file."""
-        if self._runner is None:
-            self._runner = self._opens(self._content)
+        """Give the open file; it works with as many threads as torch does now, on which its sums depend."""
+        threads = torch.get_num_threads()
+        if self._runner is None or self._threads != threads:
+            self._runner, self._threads = self._opens(self._content), threads
         return self._runner
 
     def forward(self, x: Tensor) -> Tensor:

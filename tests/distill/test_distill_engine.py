@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,11 @@ from edgekd.distill import checkpoint
 from edgekd.distill.engine import Fabrics, Plain, engine_for
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.mentors import CachedLogits, LiveTeacher
-from edgekd.distill.methods import bindable_method_named
+from edgekd.distill.methods import bindable_method_named, method_named
+from edgekd.distill.methods.base import LogitGuide
+from edgekd.distill.optimizing import optimizer_for
 from edgekd.distill.recipe import Optimizer, sgd_recipe
-from edgekd.distill.several import DeviceProcessFailed
+from edgekd.distill.several import DeviceProcessFailed, see_devices
 from edgekd.distill.train import EpochResult, Machine, train
 from edgekd.distill.views import Samples
 from edgekd.errors import MissingExtra, UsageError
@@ -141,6 +144,88 @@ def test_what_several_devices_cannot_share_is_refused(samples: Samples, name: st
     lesson = Lesson(samples, bindable_method_named(name), LiveTeacher(network_without_norms(9).eval()))
     with pytest.raises(UsageError, match=message):
         train(network_without_norms(), lesson, sgd_recipe(1, size, 0.05), machine=Machine(devices=2))
+
+
+class Unsendable(nn.Module):
+    """A student with a function without a name among its attributes, which no other process can be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.act = network_without_norms(), lambda logits: logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.act(self.network(images))
+        return logits
+
+
+@pytest.mark.parametrize("who", ["network", "teacher"])
+def test_what_cannot_be_sent_to_other_processes_is_refused(samples: Samples, who: str) -> None:
+    """In one line, before any is started."""
+    teacher = LiveTeacher((Unsendable() if who == "teacher" else network_without_norms(9)).eval())
+    student = Unsendable() if who == "network" else network_without_norms()
+    lesson = Lesson(samples, bindable_method_named("kd"), teacher)
+    with pytest.raises(UsageError, match=f"the {who} cannot be sent .* or train on one device$") as caught:
+        train(student, lesson, RECIPE, machine=Machine(devices=2))
+    assert "\n" not in str(caught.value)
+
+
+def test_more_gpus_than_there_are_are_refused() -> None:
+    """With how many there are."""
+    there = torch.cuda.device_count()
+    with pytest.raises(UsageError, match=f"and there are {there}"):
+        see_devices(
+            bindable_method_named("none"), sgd_recipe(1, 4 * (there + 2)), 1000, torch.device("cuda"), there + 2
+        )
+
+
+class Partly(nn.Module):
+    """A user's own student with a layer that it does not use, and a record of the threads that it ran with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.spare = network_without_norms(), nn.Linear(2, 2)
+        self.register_buffer("threads", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.threads.fill_(torch.get_num_threads())  # type: ignore[operator]  # a buffer
+        logits: Tensor = self.network(images)
+        return logits
+
+
+@pytest.mark.slow  # processes of their own
+@pytest.mark.usefixtures("threads_restored")
+def test_an_own_student_may_leave_a_layer_unused_on_several_devices(samples: Samples, logits: CachedLogits) -> None:
+    """Which then stays as it is; the processes share the threads that were asked for."""
+    torch.set_num_threads(6)
+    network = Partly()
+    before = network.spare.weight.detach().clone()
+    train(network, Lesson(samples, bindable_method_named("kd"), logits), RECIPE, machine=Machine(devices=2))
+    assert torch.equal(network.spare.weight, before)
+    assert int(network.threads) == 3  # type: ignore[arg-type]  # a buffer
+
+
+@pytest.mark.slow  # the library takes its time to be imported
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_scaled_losses_are_cut_to_a_norm(name: Any) -> None:
+    """The step is that of full precision: the scale is off before gradients are cut, and the optimizer knows it."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision import MixedPrecision
+
+    recipe = dataclasses.replace(HALF, precision="float16", optimizer=Optimizer(name, learning_rate=0.01))
+    moved = []
+    for scaled in (True, False):
+        network = network_without_norms()
+        exercise = nn.Sequential(network)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        engine = Fabrics(Fabric(accelerator="cpu", devices=1, plugins=[plugin])) if scaled else Plain()
+        chosen = recipe if scaled else dataclasses.replace(recipe, precision="float32")
+        forward = engine.set_up(exercise, optimizer_for(network, LogitGuide(method_named("none")), chosen))
+        loss = 10 * forward(torch.ones(2, 1, 8, 8)).float().square().sum()  # above the norm
+        engine.step(loss, recipe.clip_norm)
+        moved.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    assert torch.allclose(*moved, atol=2e-3)
+    assert not torch.allclose(moved[0], torch.cat([p.detach().flatten() for p in network_without_norms().parameters()]))
 
 
 def test_a_compiled_student_is_the_student(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mortals import equal, state
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from edgekd.data.dataset import DataSet
 from edgekd.distill.augment import Augmentation, mix_for, mixed
-from edgekd.distill.lesson import Lesson, classwork, probe_of
+from edgekd.distill.lesson import Chance, Exercise, Lesson, classwork, probe_of
 from edgekd.distill.loader import Order, batches, source_of
 from edgekd.distill.mentors import Anchors, CachedLogits, LiveTeacher, Mentor, Setting
-from edgekd.distill.methods import METHODS, bindable_method_named
+from edgekd.distill.methods import METHODS, bindable_method_named, method_named
+from edgekd.distill.methods.base import LogitGuide
 from edgekd.distill.recipe import Recipe, sgd_recipe
 from edgekd.distill.taps import UnknownTap
 from edgekd.distill.train import train
@@ -239,3 +241,20 @@ def test_named_taps_are_those_that_are_compared(tiny_data: DataSet, tiny_teacher
         train(student, Lesson(samples, method, LiveTeacher.of(tiny_teacher), student_taps=taps), RECIPE)
         results.append(state(student))
     assert not equal(*results)
+
+
+def test_what_a_student_draws_is_a_function_of_seed_step_and_rank() -> None:
+    """Each device draws for its own share of a batch; the first one as where there is no other."""
+    found = {}
+    for seed, step, rank in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)):
+        chance, before = Chance(seed, rank), torch.get_rng_state()
+        exercise = Exercise(nn.Dropout(0.5), LogitGuide(method_named("none")), None, 0.0, chance).train()
+        numbers = torch.arange(4) % 8, torch.arange(4), None
+        loss = exercise(torch.ones(4, 8), None, numbers, (0.0, 1.0, step))
+        assert found.setdefault((seed, step, rank), loss) == loss
+        assert torch.equal(torch.get_rng_state(), before)
+    assert len({float(loss) for loss in found.values()}) == 4
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence([0, 0]).generate_state(1, np.uint64)[0]))
+        alone = nn.functional.cross_entropy(nn.functional.dropout(torch.ones(4, 8), 0.5), torch.arange(4))
+    assert torch.equal(found[0, 0, 0], alone)

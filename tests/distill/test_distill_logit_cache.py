@@ -60,6 +60,37 @@ def test_progress_counts_the_samples(tmp_path: Path, tiny_teacher: Teacher, tiny
     assert steps[-1] == (31, 31)
 
 
+class Spy(torch.nn.Module):
+    """Says where it is put and what it is shown; it knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put: list[str] = []
+        self.shown: set[str] = set()
+
+    def to(self, device: torch.device) -> Spy:  # type: ignore[override]  # one of torch's many forms
+        """Note it."""
+        self.put.append(device.type)
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Give logits in main memory."""
+        self.shown.add(images.device.type)
+        return torch.zeros(len(images), 3)
+
+
+def test_the_device_that_trains_computes_the_logits(
+    cached: Path, tmp_path: Path, tiny_teacher: Teacher, tiny_data: DataSet
+) -> None:
+    """Teacher and images go there, and the teacher comes back; what it computed is nobody else's."""
+    spy = Spy()
+    teacher = dataclasses.replace(tiny_teacher, module=spy)
+    path = cache_logits(tmp_path, teacher, tiny_data, device=torch.device("meta"))
+    assert (spy.put, spy.shown) == (["meta", "cpu"], {"meta"})
+    assert path != cached
+    assert cache_logits(tmp_path, teacher, tiny_data) == cached
+
+
 def test_another_teacher_or_other_data_has_another_file(
     cached: Path, tmp_path: Path, tiny_teacher: Teacher, tiny_data: DataSet
 ) -> None:

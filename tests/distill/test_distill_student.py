@@ -33,6 +33,7 @@ from edgekd.distill.student import (
     new_student,
     recipe_of,
     train_student,
+    tutors_of,
 )
 from edgekd.distill.taps import UnknownTap
 from edgekd.distill.train import EpochResult
@@ -151,6 +152,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "student taps": {"distil": {"student_taps": ["block1"]}},
     "teacher taps": {"distil": {"teacher_taps": ["0"]}},
     "seed": {"seed": 5},
+    "devices": {"distil": {"gpus": 2}},
 }
 
 
@@ -163,9 +165,9 @@ def test_a_plan_is_another_by_all_that_its_weights_depend_on(tmp_path: Path, oth
     assert json.loads(json.dumps(second.identity)) == second.identity
 
 
-@pytest.mark.parametrize("machine", [{"threads": 3}, {"readers": 2}, {"save_every_s": 1}, {"gpus": 2}])
+@pytest.mark.parametrize("machine", [{"threads": 3}, {"readers": 2}, {"save_every_s": 1}])
 def test_a_plan_is_the_same_on_another_machine(tmp_path: Path, machine: dict[str, Any]) -> None:
-    """Threads, readers and devices are no part of what is trained."""
+    """Threads and readers are no part of what is trained."""
     first, second = plan(tmp_path, settings_of()), plan(tmp_path, settings_of(distil=machine))
     assert (first.recipe, first.identity) == (second.recipe, second.identity)
 
@@ -183,6 +185,11 @@ def test_a_plan_is_the_same_on_another_machine(tmp_path: Path, machine: dict[str
         ({"method": "kd", "student_taps": ["block1"]}, Tutors(small_teacher(1)), "compares no features"),
         ({"method": "at", "changes": ["compile=true"]}, Tutors(small_teacher(1)), "leave one of the two out"),
         ({"method": "kd", "train_on": "abacus"}, Tutors(small_teacher(1)), "'abacus' here"),
+        ({"method": "kd", "train_on": "meta"}, Tutors(small_teacher(1)), "'meta' here"),
+        ({"method": "kd", "gpus": 3}, Tutors(small_teacher(1)), "cannot be shared evenly among 3 devices"),
+        ({"method": "crd", "gpus": 2}, Tutors(small_teacher(1)), "bank of all images"),
+        ({"method": "kd", "changes": ["precision=float16"]}, Tutors(small_teacher(1)), "needs a GPU"),
+        ({"method": "none", "anchors": ["a"]}, Tutors(), "anchors are for method rco"),
         ({"method": "kd", "train_on": "meta:x"}, Tutors(small_teacher(1)), "'meta:x' here"),
     ],
 )
@@ -193,6 +200,13 @@ def test_what_does_not_go_together_is_refused_at_once(
     with pytest.raises(UsageError, match=words) as caught:
         check_lesson(settings_of(distil=distil), data, tutors, new_student(settings_of(), TINY.reference()))
     assert "\n" not in str(caught.value)
+
+
+def test_who_is_not_listened_to_does_not_teach(data: DataSet) -> None:
+    """A teacher is no part of a training by labels alone."""
+    teacher = small_teacher(1)
+    assert tutors_of(settings_of(distil={"method": "none"}), data, teacher) == Tutors()
+    assert tutors_of(settings_of(), data, teacher) == Tutors(teacher)
 
 
 def test_seeing_leaves_no_trace_in_the_student(data: DataSet) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,5 +102,19 @@ def written(tmp_path: Path) -> Write:
     def write(name: str, content: bytes) -> str:
         (tmp_path / name).write_bytes(content)
         return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Write a module of the user's own into the current folder; give its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(text: str) -> str:
+        name = f"own_{hashlib.sha256(f'{tmp_path} {text}'.encode()).hexdigest()[:16]}"  # no other test's
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        return name
 
     return write

@@ -70,6 +70,8 @@ TIMM = {"smallnet": (CLASSES, 0), "bignet": (1000, 0), "former_16": (CLASSES, 16
 
 def timm_config(name: str) -> SimpleNamespace:
     """Give what timm knows of a network's pretrained weights."""
+    if name.partition(".")[2] not in ("", "a1_in4"):
+        raise RuntimeError(f"Invalid pretrained tag ({name.partition('.')[2]}) for {name.partition('.')[0]}.")
     classes, fixed = TIMM[name.partition(".")[0]]
     size = fixed or 24
     return SimpleNamespace(
@@ -92,6 +94,7 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.__version__ = "1.2.3"
     module.is_model = lambda name: name.partition(".")[0] in TIMM
     module.list_models = lambda: list(TIMM)
+    module.list_pretrained = lambda pattern: [f"{pattern.removesuffix('.*')}.a1_in4"]
     module.get_pretrained_cfg = timm_config
     module.create_model = timm_model
     monkeypatch.setitem(sys.modules, "timm", module)
@@ -287,6 +290,21 @@ def test_an_unknown_network_suggests_the_nearest(colour: DataSet, library: str) 
     """Of thousands only those next to it."""
     with pytest.raises(UnknownName, match=rf"network of {library} \(\d are known\) 'smalnet': did you mean 'smallnet'"):
         teachers.load(f"{library}:smalnet@random", colour)
+
+
+@pytest.mark.parametrize("weights", ["", "@random"])
+def test_an_unknown_tag_of_timm_suggests_those_there_are(colour: DataSet, weights: str) -> None:
+    """Whether its weights are wanted or not."""
+    message = r"timm 'smallnet\.a1_in5': did you mean 'smallnet\.a1_in4'"
+    with pytest.raises(UnknownName, match=message):
+        teachers.load(f"timm:smallnet.a1_in5{weights}", colour)
+
+
+def test_a_network_that_timm_says_nothing_of_is_refused(colour: DataSet, timm: Any) -> None:
+    """Such as one that a program has registered without a configuration."""
+    timm.get_pretrained_cfg = lambda name: None
+    with pytest.raises(DataError, match="timm:smallnet: timm knows no configuration of it; make it by a function"):
+        teachers.load("timm:smallnet@random", colour)
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])

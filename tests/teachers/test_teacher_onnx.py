@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from made_onnx import SIDE, Made, Write, check_is_a_teacher, columns
-from onnx import TensorProto
+from made_onnx import CLASSES, SIDE, Made, Write, check_is_a_teacher, columns
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from edgekd import teachers
@@ -76,7 +79,7 @@ def test_a_file_of_any_size_sees_the_size_that_is_asked_for(written: Write, data
     assert teachers.load(f"{path},size=40/28", data).record["input_size"] == "[40, 28]"
     wide = written("wide.onnx", Made(("batch", 1, "height", "width")).content())
     with pytest.raises(
-        DataError, match=r"wide\.onnx: it fails on images \[28, 28, 1\] \(.*; `,size=N` behind its name"
+        DataError, match=r"wide\.onnx: it fails on images \[28, 28, 1\] \(.*; where another size helps, `,size=N`"
     ):
         teachers.load(f"{wide},size=28/30", data)  # it has weights for 28 columns
 
@@ -137,6 +140,68 @@ def test_a_size_that_a_file_does_not_take_is_refused(written: Write, data: DataS
     path = written("made.onnx", Made().content())
     with pytest.raises(DataError, match=r"it takes images \[\?, 1, 28, 28\] alone, not of size \[40, 40\]"):
         teachers.load(f"{path},size=40", data)
+
+
+def test_weights_of_a_constant_may_lie_beside_a_file(tmp_path: Path, data: DataSet, images: Tensor) -> None:
+    """Not only those that the graph lists."""
+    model = Made().model()
+    for tensor in list(model.graph.initializer):
+        constant = helper.make_node("Constant", [], [tensor.name], value=tensor)
+        model.graph.node.insert(0, constant)
+    del model.graph.initializer[:]
+    path, beside = tmp_path / "made.onnx", tmp_path / "made.onnx.data"
+    onnx.save_model(
+        model, path, save_as_external_data=True, location=beside.name, size_threshold=100, convert_attribute=True
+    )
+    assert beside.stat().st_size >= 4 * SIDE * CLASSES
+    first = teachers.load(str(path), data)
+    torch.testing.assert_close(first.module(images), columns(images), rtol=1e-4, atol=1e-4)
+    beside.write_bytes(bytes(len(beside.read_bytes())))
+    assert teachers.load(str(path), data).sha256 != first.sha256
+
+
+def test_a_file_works_with_the_threads_of_torch(
+    written: Write, data: DataSet, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many as there are when it is asked, on the processor alone, and opened anew only if that is another."""
+    opened: list[tuple[int, list[str]]] = []
+    real = onnxruntime.InferenceSession
+
+    def session(content: bytes, options: onnxruntime.SessionOptions, **others: Any) -> Any:
+        opened.append((options.intra_op_num_threads, others["providers"]))
+        return real(content, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    teacher = teachers.load(written("made.onnx", Made().content()), data)
+    for threads in (2, 1, 1):
+        torch.set_num_threads(threads)
+        teacher.module(images)
+    assert opened == [(2, ["CPUExecutionProvider"]), (1, ["CPUExecutionProvider"])]
+
+
+def changed(made: Made, *nodes: onnx.NodeProto, output: onnx.ValueInfoProto) -> bytes:
+    """Add nodes behind a made file's logits."""
+    model = made.model()
+    model.graph.node.extend(nodes)
+    del model.graph.output[:]
+    model.graph.output.append(output)
+    return bytes(model.SerializeToString())
+
+
+def test_what_no_size_mends_is_told_otherwise(written: Write, data: DataSet) -> None:
+    """A sequence instead of logits, and a batch that is fixed inside; neither is told to resize."""
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    sequence = helper.make_node("SequenceConstruct", ["logits"], ["several"])
+    content = changed(Made(), sequence, output=helper.make_value_info("several", kind))
+    with pytest.raises(DataError, match=r"several\.onnx: its first output is a list; a teacher gives a tensor"):
+        teachers.load(written("several.onnx", content), data)
+
+    shape = helper.make_node("Constant", [], ["one"], value=numpy_helper.from_array(np.array([1, CLASSES]), "one"))
+    reshape = helper.make_node("Reshape", ["logits", "one"], ["row"])
+    row = helper.make_tensor_value_info("row", TensorProto.FLOAT, None)
+    content = changed(Made(), shape, reshape, output=row)
+    with pytest.raises(DataError, match=r"single\.onnx: .*; it takes one image at a time, and not 4: make or export"):
+        teachers.load(written("single.onnx", content), data)
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx"])

@@ -5,50 +5,35 @@ from __future__ import annotations
 import importlib
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import striped, write_grey
 
 from edgekd.data.loading import load_data
+from edgekd.files import make_folder
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(TOOLS))  # the tool's modules find each other there
     tool = importlib.import_module("study_distill")
+    plan = importlib.import_module("study_distill_plan")
 
+pytestmark = pytest.mark.usefixtures("threads_restored")
 trains = pytest.mark.slow  # a few students, each for a moment
 IMAGES = 40
-
-
-@pytest.fixture(autouse=True)
-def threads_restored() -> Iterator[None]:
-    """Give torch its own count of threads back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
 def data_path(tmp_path: Path) -> Path:
     """Ten classes of grey images: two rows of each image are bright, and which ones says the class."""
-    rng = np.random.default_rng(7)
-    arrays: dict[str, Any] = {}
-    for name, count in (("train", 120), ("validation", 20), ("test", 30)):
-        labels = np.arange(count) % 10
-        images = rng.integers(0, 60, (count, 28, 28))
-        for image, label in zip(images, labels, strict=True):
-            image[label * 2 + 4 : label * 2 + 6] += 150
-        arrays |= {f"{name}_images": images.astype(np.uint8), f"{name}_labels": labels}
-    path = tmp_path / "stripes.npz"
-    np.savez(path, **arrays)
-    return path
+    return write_grey(tmp_path / "stripes.npz", (120, 20, 30), 28, striped, classes=10, seed=7)
 
 
 @pytest.fixture
@@ -113,8 +98,8 @@ def test_a_teacher_is_judged_on_the_test_and_on_what_students_see(
     (found,) = json.loads((tmp_path / "r.json").read_text())["teachers"]
     data = load_data(str(data_path))
     path = tmp_path / "study" / "teacher-resnet8.safetensors"
-    module = tool.teachers.load(str(path), data).module
-    few = tool._few(data, IMAGES)
+    module = plan.teachers.load(str(path), data).module
+    few = plan.few(data, IMAGES)
     for split, name in ((few.test, "test_accuracy"), (few.train, "train_accuracy")):
         assert found[name] == pytest.approx(tool.accuracy(module, tool.samples_of(few, split)))
 
@@ -197,6 +182,51 @@ def test_a_folder_of_other_settings_is_not_gone_on_with(
     assert begun == []
     assert study("--seeds", "1", "--methods", "kd", "dist") == 0
     assert begun == ["resnet8-dist-seed0"]
+
+
+@trains
+def test_a_folder_of_another_teacher_is_not_gone_on_with(
+    study: Callable[..., int], begun: list[str], data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under the same label, in another folder or trained otherwise; one of another label lies beside the first."""
+    data = load_data(str(data_path))
+    for number, folder in enumerate(("a", "b"), 1):
+        make_folder(tmp_path / folder)
+        recipe = plan.sgd_recipe(1, 32, 0.1, seed=number)
+        plan.train_teacher(data, "resnet8", recipe, tmp_path / folder / "t.safetensors")
+    paths = [str(tmp_path / folder / "t.safetensors") for folder in ("a", "b")]
+    short = ("--seeds", "1", "--methods", "kd", "--teachers")
+    assert study(*short, paths[0]) == 0
+    record = json.loads((tmp_path / "study" / "t-kd-seed0.json").read_text())
+    begun.clear()
+    assert study(*short, paths[1]) == 2
+    assert "teacher t was another one there" in capsys.readouterr().err
+    assert study(*short, paths[0], "--teacher-epochs", "3") == 2
+    assert "holds other settings" in capsys.readouterr().err
+    assert begun == []
+    assert study(*short, paths[0], "resnet8") == 0
+    assert begun == ["resnet8-kd-seed0"]
+    teachers = json.loads((tmp_path / "study" / "settings.json").read_text())["teachers"]
+    assert teachers.keys() == {"t", "resnet8"}
+    assert teachers["t"] == record["teacher_sha256"]
+
+
+@trains
+def test_a_checkpoint_of_another_teacher_is_not_gone_on_with(
+    study: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a training is about names the very teacher, nobody where there is none."""
+    found, original = dict[str, str](), tool.train
+
+    def listened(network: Any, lesson: Any, recipe: Any, *more: Any, **others: Any) -> None:
+        if recipe.about:
+            found[recipe.about.split()[0]] = recipe.about
+        original(network, lesson, recipe, *more, **others)
+
+    monkeypatch.setattr(tool, "train", listened)
+    assert study("--seeds", "1", "--methods", "kd") == 0
+    sha256 = json.loads((tmp_path / "study" / "settings.json").read_text())["teachers"]["resnet8"]
+    assert {name: sha256 in about for name, about in found.items()} == {"none-seed0": False, "resnet8-kd-seed0": True}
 
 
 @trains
@@ -284,10 +314,10 @@ def test_what_all_of_a_seed_share_changes_no_gain(shares: list[tuple[float, floa
 def test_students_see_a_balanced_part_whose_hash_names_it(count: int) -> None:
     """Classes differ by one image at most, and a logit cache of another part cannot answer."""
     labels = np.repeat(np.arange(10), 12)
-    split = tool.Split(np.zeros((120, 4, 4, 1), np.uint8), labels)
-    data = tool.DataSet("made up", "abc", 10, (0.5,), (0.5,), split, split, split)
-    few = tool._few(data, count)
+    split = plan.Split(np.zeros((120, 4, 4, 1), np.uint8), labels)
+    data = plan.DataSet("made up", "abc", 10, (0.5,), (0.5,), split, split, split)
+    few = plan.few(data, count)
     found = np.bincount(few.train.labels, minlength=10)
     assert len(few.train) == count
     assert found.max() - found.min() <= 1
-    assert few.sha256 not in {data.sha256, tool._few(data, count - 1).sha256}
+    assert few.sha256 not in {data.sha256, plan.few(data, count - 1).sha256}

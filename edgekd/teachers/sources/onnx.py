@@ -1,7 +1,7 @@
-"""An .onnx file as a teacher: onnxruntime runs it, on the GPU where its build can and the training is there (extra
-`onnx`).
+"""An .onnx file as a teacher: onnxruntime runs it, on the processor, wherever the training is (extra `onnx`).
 
-Its first output counts. Weights in files beside it are read too, as far as 2 GB hold all.
+So its logits are the same on every device, as the name of their cache promises. Its first output counts. Weights in
+files beside it are read too, as far as 2 GB hold all.
 """
 
 from __future__ import annotations
@@ -39,12 +39,9 @@ def _whole(path: Path, content: bytes) -> bytes:
     onnx = imported("onnx", "onnx")
     try:
         model = onnx.load_model_from_string(content)
-        if not any(onnx.external_data_helper.uses_external_data(tensor) for tensor in model.graph.initializer):
+        if b"location" not in content:  # the key of every tensor that lies elsewhere, wherever it is used
             return content
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        for tensor in model.graph.initializer:
-            tensor.ClearField("external_data")
-            tensor.data_location = onnx.TensorProto.DEFAULT
         return bytes(model.SerializeToString(deterministic=True))
     except Exception as error:  # protobuf and onnx raise errors of many kinds
         raise DataError(f"teacher {path}: not a readable ONNX file ({reason(error)})") from error
@@ -63,12 +60,10 @@ class OnnxRunner:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = _ERRORS_ALONE
-        wanted = {"CPUExecutionProvider"} | ({"CUDAExecutionProvider"} if torch.cuda.is_available() else set())
-        providers = [name for name in onnxruntime.get_available_providers() if name in wanted]
         self._session: Any = onnxruntime.InferenceSession(
             content,
             options,
-            providers=providers,
+            providers=["CPUExecutionProvider"],
             enable_fallback=0,  # it would tell of its failures on stdout
         )
         inputs = self._session.get_inputs()
@@ -89,7 +84,11 @@ class OnnxRunner:
         return np.concatenate(answers)[: len(images)]
 
     def _answer(self, images: Array) -> Array:
-        answers: Array = self._session.run([self._output], {self._name: images})[0]
+        answers = self._session.run([self._output], {self._name: images})[0]
+        if not isinstance(answers, np.ndarray):  # a sequence, or a map of classes
+            raise DataError(
+                f"its first output is a {type(answers).__name__}; a teacher gives a tensor, (images, classes)"
+            )
         return answers.astype(np.float32, copy=False)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from edgekd.data.dataset import DataSet
+from edgekd.errors import DataError, UnknownName
 from edgekd.teachers.base import Teacher
 from edgekd.teachers.fitting import check_channels, check_classes, imported, shape_of, speaking_of, torch_teacher
 from edgekd.teachers.libraries import OTHER_CLASSES, RANDOM, parted, pretrained, put_weights, unknown, untrained
@@ -23,7 +24,7 @@ def load(text: str, sight: Sight, data: DataSet) -> Teacher:
     """Load NAME, NAME@FILE.safetensors or NAME@random.
 
     Raises:
-        UnknownName: timm has no such network.
+        UnknownName: timm has no such network, or no such weights of it.
         DataError: its weights cannot be had, or it does not fit the data.
         MissingExtra: timm is not installed.
 
@@ -32,11 +33,24 @@ def load(text: str, sight: Sight, data: DataSet) -> Teacher:
     name, weights = parted(text)
     if not timm.is_model(name):
         raise unknown("timm", name, timm.list_models())
-    config = timm.get_pretrained_cfg(name)
     with speaking_of(f"timm:{name}"):
+        config = _config(timm, name)
         module = _network(timm, name, weights, data)
     record = {"library": f"timm {timm.__version__}", "architecture": name, "weights": weights or f"timm's {config.tag}"}
     return torch_teacher(f"timm:{text}", module, sight.over(_sight(config, weights, data)), data, record)
+
+
+def _config(timm: Any, name: str) -> Any:
+    """Give what timm knows of its pretrained weights, NAME or NAME.TAG."""
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except Exception as error:  # RuntimeError, of a tag that it does not know
+        architecture = name.partition(".")[0]
+        known = timm.list_pretrained(f"{architecture}.*")
+        raise UnknownName("pretrained weights of timm", name, [architecture, *known]) from error
+    if config is None:
+        raise DataError("timm knows no configuration of it; make it by a function of your own, MODULE:CALLABLE")
+    return config
 
 
 def _network(timm: Any, name: str, weights: str, data: DataSet) -> nn.Module:

@@ -110,7 +110,8 @@ def distil(options: argparse.Namespace) -> None:
         _refuse(options, _OF_RUN, "the folder of a search")
         _distil_own(options)
     else:
-        _wrong(options, "give the run folder of a search, or --student MODULE:CALLABLE, and not both")
+        both = options.run is not None
+        _wrong(options, f"give the run folder of a search or --student MODULE:CALLABLE{', not both' if both else ''}")
 
 
 def _refuse(options: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
@@ -264,7 +265,7 @@ def _words(result: dict[str, Any], whom: str) -> list[str]:
     right = ", ".join(f"{split} {100 * share:.1f} %" for split, share in result["accuracy"].items())
     return [
         f"{result['student']}: {whom}",
-        f"  trained by {result['method']} for {result['epochs']} epochs ({result['recipe']})",
+        f"  trained by {result['method']}, epochs: {result['epochs']} ({result['recipe']})",
         f"  accuracy: {right}",
     ]
 

@@ -32,8 +32,10 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         key, equals, text = (part.strip() for part in change.partition("="))
         of_method = key.startswith(_OF_METHOD)
         known = [_OF_METHOD + name for name in known_parameters()] if of_method else keys_of(recipe)
-        if not equals or key not in known:
-            raise UsageError(f"recipe change {change!r} is not KEY=VALUE: {suggest(key, known)}")
+        if key not in known:
+            raise UsageError(f"recipe change {change!r}: there is no {key!r} in a recipe; {suggest(key, known)}")
+        if not equals:
+            raise UsageError(f"recipe change {change!r} says no value; write {key}=VALUE")
         recipe = _taught(recipe, key, text, change) if of_method else _replaced(recipe, key.split("."), text, change)
     return recipe
 

@@ -31,7 +31,7 @@ def load(source: str, data: DataSet) -> Teacher:
     if len(names) == 1:
         return _loaded(source, data)
     if len(set(names)) < len(names) or not all(names):
-        raise DataError(f"teacher {source}: an ensemble is A+B of different teachers; name each once")
+        raise DataError(f"teacher {source}: an ensemble is A+B of different teachers; name each once, and no empty one")
     return ensemble_of(source, [_loaded(name, data) for name in names])
 
 

@@ -68,8 +68,8 @@ def test_the_numbers_that_are_there_change_nothing(name: str) -> None:
         ("method.negatives=0", "at least 1"),
         ("method.negatives=1.5", "not a whole number"),
         ("method.tau=much", "not a finite number"),
-        ("method.standardize=true", "is not KEY=VALUE"),
-        ("method.needs=x", "is not KEY=VALUE"),
+        ("method.standardize=true", "there is no 'method.standardize'"),
+        ("method.needs=x", "there is no 'method.needs'"),
     ],
 )
 def test_a_number_that_cannot_be_is_refused(change: str, words: str) -> None:

@@ -253,12 +253,12 @@ def test_changes_reach_every_part_of_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("label_smoothing", "is not KEY=VALUE"),
+        ("label_smoothing", "says no value; write label_smoothing=VALUE"),
         ("label_smothing=0.1", "did you mean 'label_smoothing'"),
-        ("optimizer=adamw", "is not KEY=VALUE"),
-        ("epochs=3", "is not KEY=VALUE"),
-        ("seed=3", "is not KEY=VALUE"),
-        ("about=x", "is not KEY=VALUE"),
+        ("optimizer=adamw", "there is no 'optimizer' in a recipe"),
+        ("epochs=3", "there is no 'epochs' in a recipe"),
+        ("seed=3", "there is no 'seed' in a recipe"),
+        ("about=x", "there is no 'about' in a recipe"),
         ("label_smoothing=much", "not a finite number"),
         ("ema_decay=nan", "not a finite number"),
         ("mirror=perhaps", "not true or false"),

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd import teachers
 from edgekd.config import Settings
-from edgekd.data.dataset import DataSet
-from edgekd.distill.judging import accuracy
+from edgekd.data.dataset import DataSet, Split
+from edgekd.distill.judging import accuracy, predict
 from edgekd.distill.loader import source_of
 from edgekd.distill.logit_cache import cache_logits
 from edgekd.distill.own_student import own_student, unlike, write_weights
@@ -34,6 +34,7 @@ from edgekd.distill.student import (
     train_student,
     tutors_of,
 )
+from edgekd.distill.views import samples_of
 from edgekd.errors import EdgekdError, UsageError
 from edgekd.materials import data_and_teacher, teacher_of
 from edgekd.progress import Progress, duration
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 STUDENT, HISTORY, OWN_CHECKPOINT = "student.safetensors", "distil.jsonl", "training.safetensors"
 _FORMAT, _FIRST_HISTORY = "edgekd-distil", "distil-version-1.jsonl"
+_ASKED = 200  # images that a teacher is judged on before it teaches
 _SHOWN, _MOST_SAID = 60, 300  # characters of a value, and of an error, in a message
 
 
@@ -133,6 +135,7 @@ class DistilJob:
         """
         self.see_place()
         lesson = lesson_of(self.plan, self.data, self.tutors, self._cached(progress))
+        self._tell_teachers(progress)
         history = self._history(progress)
         told = {entry.get("epoch") for entry in history.entries}
         seconds: list[float] = []
@@ -158,6 +161,14 @@ class DistilJob:
             return {name: accuracy(self.network, source_of(self.data, self.data.split(name))) for name in splits}
         finally:
             self.network.to("cpu")
+
+    def _tell_teachers(self, progress: Progress) -> None:
+        """Note how good each teacher is: one that sees other pixels than it was trained on shows here first."""
+        validation = self.data.validation
+        some = samples_of(self.data, Split(validation.images[:_ASKED], validation.labels[:_ASKED]))
+        for teacher in self.tutors.everyone:
+            right = (predict(teacher.module, some.images).argmax(1) == some.labels).double().mean()
+            progress.note(f"teacher {teacher.name}: {100 * right:.1f} % of {len(some.labels)} validation images right")
 
     def _cached(self, progress: Progress) -> Callable[[teachers.Teacher], Path]:
         def step(done: int, total: int) -> None:

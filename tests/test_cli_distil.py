@@ -493,6 +493,7 @@ def test_an_own_network_is_distilled(inputs: Inputs, does: Does) -> None:
     """Its weights lie under its own names, with what they were trained on; accuracy is told, and nothing exported."""
     found = does(inputs.own("--method", "kd+at", "--weights", "at=0.01"))
     assert found["module"] == "my_students:student"
+    assert re.search(r"teacher \S*teacher.safetensors: \d+\.\d % of \d+ validation images right", found["told"])
     weights, facts = weights_in(Path(found["student"])), facts_of(Path(found["student"]))
     import my_students
 

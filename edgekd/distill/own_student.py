@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from edgekd.data.dataset import DataSet, Split
-from edgekd.data.sources.callables import find
+from edgekd.data.sources.callables import called, find
 from edgekd.distill.views import samples_of
 from edgekd.errors import DataError
 from edgekd.files import write_atomic
@@ -48,10 +48,7 @@ def own_student(text: str, data: DataSet, seed: int) -> OwnStudent:
     """
     make = find(text, "student")
     with _seeded(seed):
-        try:
-            module = make()
-        except Exception as error:  # a user's function may raise anything
-            raise DataError(f"student {text}: the function failed ({type(error).__name__}: {error})") from error
+        module = called(make, f"student {text}: ")
         if not isinstance(module, nn.Module):
             raise DataError(f"student {text}: it gives {type(module).__name__}; return a torch.nn.Module")
         _see_state(text, module)

@@ -44,15 +44,19 @@ def test_an_int8_tflite_file_teaches_nearly_as_its_network(
     assert (logits - expected).abs().max() < 0.1 * (expected.max() - expected.min())
 
 
+def stand_in(python: Path, line: str) -> str:
+    """Write a script that is run in place of Python; give its path."""
+    python.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+    python.chmod(0o755)
+    return str(python)
+
+
 def test_a_file_that_ends_its_runtimes_process_ends_another(
     written: Write, tmp_path: Path, data: DataSet, tflite: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is run elsewhere first; the message names the signal."""
     path = written("net.tflite", tflite)
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nkill -SEGV $$\n", encoding="utf-8")
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path / "python", "kill -SEGV $$"))
     with pytest.raises(DataError, match=r"it ends the process that runs it \(signal 11\); export it anew"):
         teachers.load(path, data)
 
@@ -62,10 +66,7 @@ def test_a_file_that_never_ends_is_refused(
 ) -> None:
     """Its process is ended, and the message says how long it was waited for."""
     path = written("net.tflite", tflite)
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nexec tail -f /dev/null\n", encoding="utf-8")
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path / "python", "exec tail -f /dev/null"))
     monkeypatch.setattr(source, "_TRIAL_S", 0.05)
     with pytest.raises(DataError, match=r"LiteRT takes over 0\.05 s for an image"):
         teachers.load(path, data)

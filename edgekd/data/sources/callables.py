@@ -21,6 +21,7 @@ from edgekd.data.pictures import Wanted
 from edgekd.data.sources.npz import checked
 from edgekd.errors import DataError
 
+_MOST_SAID = 300  # characters of what a function says of its failure
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -50,6 +51,16 @@ def find(text: str, what: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return] # whatever it is, it can be called
 
 
+def called(function: Callable[[], Any], whose: str = "") -> Any:
+    """Call a user's function; `whose` begins the message where it fails. Raises DataError, of one line."""
+    try:
+        return function()
+    except Exception as error:  # a user's function may raise anything
+        words = " ".join(str(error).split())[:_MOST_SAID]
+        reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        raise DataError(f"{whose}the function failed ({reason})") from error
+
+
 def load(text: str, wanted: Wanted) -> DataSet:  # noqa: ARG001 - every source has this form
     """Call the function and check what it gives.
 
@@ -57,11 +68,7 @@ def load(text: str, wanted: Wanted) -> DataSet:  # noqa: ARG001 - every source h
         DataError: it cannot be imported, fails, or does not give six fitting arrays.
 
     """
-    function = find(text, "data")
-    try:
-        given = function()
-    except Exception as error:  # a user's function may raise anything
-        raise DataError(f"data {text}: the function failed ({type(error).__name__}: {error})") from error
+    given = called(find(text, "data"), f"data {text}: ")
     if not isinstance(given, Mapping):
         raise DataError(f"data {text}: it gives {type(given).__name__}; return a dict of six arrays, as an npz holds")
     try:

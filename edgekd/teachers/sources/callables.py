@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from edgekd.data.dataset import DataSet
-from edgekd.data.sources.callables import find
+from edgekd.data.sources.callables import called, find
 from edgekd.errors import DataError
 from edgekd.teachers.base import Teacher
 from edgekd.teachers.fitting import ask, code_of, reason, speaking_of, torch_teacher
@@ -49,10 +49,7 @@ def load(text: str, sight: Sight, data: DataSet) -> Teacher:
 
 
 def _made(function: Callable[[], Any]) -> nn.Module:
-    try:
-        made = function()
-    except Exception as error:  # a user's function may raise anything
-        raise DataError(f"the function failed ({reason(error)})") from error
+    made = called(function)
     if not isinstance(made, nn.Module):
         raise DataError(f"it gives {type(made).__name__}; return a torch.nn.Module")
     return made

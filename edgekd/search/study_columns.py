@@ -5,7 +5,6 @@ Which lines there are is study_file.py's, what a sample is study_record.py's.
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from edgekd.search.errors import SearchError
 from edgekd.search.study_record import FIELDS, MEASURED, WARM, Sample, StudyHeader, arch_id_of
@@ -31,33 +31,32 @@ _TEXT_LIMIT = 20_000  # characters; the largest architecture's text form is belo
 class SampleReader:
     """Checks samples column by column, which is much sooner done than line by line, and names the first wrong line."""
 
-    def __init__(self, path: Path, header: StudyHeader, lines: Sequence[tuple[int, Entry]]) -> None:
+    def __init__(self, path: Path, header: StudyHeader) -> None:
+        self.samples: list[Sample] = []
         self._path, self._header = path, header
-        self._numbers = [number for number, _ in lines]
-        self._entries = [entry for _, entry in lines]
+        self._known: set[Choices] = set()
+        self._numbers: list[int] = []
+        self._entries: list[Entry] = []
 
-    def samples(self) -> tuple[Sample, ...]:
-        """Check everything that a line says against itself, the others and the header."""
+    def read(self, lines: Sequence[tuple[int, Entry]]) -> None:
+        """Check everything that the next lines say against themselves, those before and the header.
+
+        The entries become the samples' own.
+        """
+        self._numbers, self._entries = [number for number, _ in lines], [entry for _, entry in lines]
         columns = self._columns()
         for name, values in columns.items():
             form = _FORMS[name]
             if not set(map(type, values)) <= form.kinds or not form.holds(values):
                 self._all(name, [type(value) in form.kinds and form.holds([value]) for value in values])
         choices = self._choices(columns["choices"])
-        self._all(
-            "index",
-            columns["index"] == list(range(len(self._entries)))
-            or [index == place for place, index in enumerate(columns["index"])],
-        )
+        self._all("index", [index == place for place, index in enumerate(columns["index"], len(self.samples))])
         self._all("target", self._targets(columns["target"]))
-        self._all(
-            "arch_id",
-            list(map(arch_id_of, columns["arch"])) == columns["arch_id"]
-            or [arch_id_of(arch) == found for arch, found in zip(columns["arch"], columns["arch_id"], strict=True)],
-        )
+        self._all("arch_id", list(map(operator.eq, map(arch_id_of, columns["arch"]), columns["arch_id"])))
         self._all("reward", self._rewards(columns))
-        merged = zip(self._entries, choices, strict=True)
-        return tuple([Sample.of(entry | {"choices": chosen}) for entry, chosen in merged])
+        for entry, chosen in zip(self._entries, choices, strict=True):
+            entry["choices"] = chosen  # in place: a copy of each entry costs as much as checking it
+        self.samples += map(Sample.of, self._entries)
 
     def _columns(self) -> dict[str, list[Any]]:
         """Give the values of every field; each line has all of them and no other."""
@@ -70,41 +69,44 @@ class SampleReader:
         values = zip(*rows, strict=True) if rows else ((),) * len(FIELDS)
         return dict(zip(FIELDS, map(list, values), strict=True))
 
-    def _all(self, name: str, right: Sequence[bool] | bool) -> None:
+    def _all(self, name: str, right: list[bool]) -> None:
         """See that all is right, or name the first line that is not."""
-        if right is True or all(right):  # type: ignore[arg-type]  # a sequence by now
+        if all(right):
             return
-        wrong = list(right).index(False)  # type: ignore[arg-type]  # as above
+        wrong = right.index(False)
         found = self._entries[wrong].get(name, "missing") if name != "fields" else sorted(self._entries[wrong])
         raise FileDamaged(self._path, self._numbers[wrong], f"{name} is {found!r:.120}, which no sample here can have")
 
     def _choices(self, column: list[list[Any]]) -> list[Choices]:
         sizes = self._header.decision_sizes
         self._all("choices", [len(choices) == len(sizes) for choices in column])
-        if not column:
-            return []
-        kinds = set(map(type, itertools.chain.from_iterable(column)))
-        self._all("choices", kinds == {int} or [set(map(type, choices)) == {int} for choices in column])
-        found = list(map(tuple, column))
-        if not self._are_distinct_options(column):
-            options, known = list(map(range, sizes)), set[Choices]()
+        if not self._are_options(column):
+            options = list(map(range, sizes))
+            self._all("choices", [set(map(type, choices)) == {int} for choices in column])
             self._all("choices", [all(map(operator.contains, options, choices)) for choices in column])
+        found = list(map(tuple, column))
+        self._known.update(found)
+        if len(self._known) != len(self.samples) + len(found):
+            known = {sample.choices for sample in self.samples}
             self._all("choices", [choices not in known and not known.add(choices) for choices in found])  # type: ignore[func-returns-value]  # set.add gives None
         return found
 
-    def _are_distinct_options(self, column: list[list[int]]) -> bool:
-        """Tell sooner than one by one that all are option indices and none is there twice; False may be wrong."""
+    def _are_options(self, column: list[list[Any]]) -> bool:
+        """Tell sooner than one by one that all are option indices; False may be wrong."""
         sizes = self._header.decision_sizes
         try:
-            coded = list(map(bytes, column))
-        except (ValueError, OverflowError):  # below 0 or above 255
+            coded = b"".join(map(bytes, column))
+        except (TypeError, ValueError, OverflowError):  # no whole number, below 0 or above 255
             return False
-        rows = np.frombuffer(b"".join(coded), dtype=np.uint8).reshape(len(coded), len(sizes))
-        return bool((rows.max(axis=0) < np.array(sizes)).all()) and len(set(coded)) == len(coded)
+        if b"e" in orjson.dumps(column):  # of true and false, which count as 1 and 0
+            return False
+        rows = np.frombuffer(coded, dtype=np.uint8).reshape(len(column), len(sizes))
+        return bool((rows.max(axis=0, initial=0) < np.array(sizes)).all())
 
     def _targets(self, column: list[int]) -> list[bool]:
         warm, targets = self._header.warm_samples, len(self._header.settings.targets_ms)
-        return [target == WARM if i < warm else 0 <= target < targets for i, target in enumerate(column)]
+        numbered = enumerate(column, len(self.samples))
+        return [target == WARM if i < warm else 0 <= target < targets for i, target in numbered]
 
     def _rewards(self, columns: Mapping[str, list[Any]]) -> list[bool]:
         """Tell of each line whether the reward is what the rest of it says."""
@@ -149,7 +151,7 @@ def _short(values: Sequence[str]) -> bool:
 
 
 def _printable(values: Sequence[str]) -> bool:
-    return _short(values) and min(map(len, values), default=1) > 0 and all(map(str.isprintable, values))
+    return _short(values) and min(map(len, values), default=1) > 0 and "".join(values).isprintable()
 
 
 def _predictions(values: Sequence[Mapping[str, Any]]) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -41,6 +42,8 @@ from edgekd.search.study_record import (
 from latency_tables.errors import FileDamaged
 from latency_tables.journal import Entry, read_journal
 from latency_tables.op_spec import DTYPES
+
+_BLOCK = 1000  # lines: many enough to check columns, few enough to stay in the processor's caches
 
 __all__ = [
     "MEASURED",
@@ -112,11 +115,14 @@ def record_of(path: Path, header: Entry, entries: Iterable[Entry]) -> StudyRecor
         read = _header_of(header)
     except (KeyError, TypeError, ValueError, OverflowError, SearchError, UsageError) as error:
         raise FileDamaged(path, 1, f"the header is no study's ({error!s:.200})") from error
-    numbered = list(enumerate(entries, 2))
-    extensions = tuple(_extension_of(path, number, entry) for number, entry in numbered if "extended" in entry)
-    lines = [(number, entry) for number, entry in numbered if "extended" not in entry]
-    after = [number - 2 - i for i, number in enumerate(n for n, entry in numbered if "extended" in entry)]
-    return StudyRecord(read, SampleReader(path, read, lines).samples(), extensions, tuple(after))
+    reader, extensions, after = SampleReader(path, read), list[Extension](), list[int]()
+    numbered = enumerate(entries, 2)
+    while block := list(itertools.islice(numbered, _BLOCK)):
+        extended = [(number, entry) for number, entry in block if "extended" in entry]
+        extensions += [_extension_of(path, number, entry) for number, entry in extended]
+        after += [number - 2 - earlier for earlier, (number, _) in enumerate(extended, len(after))]
+        reader.read(block if not extended else [line for line in block if line not in extended])
+    return StudyRecord(read, tuple(reader.samples), tuple(extensions), tuple(after))
 
 
 def _header_of(header: Entry) -> StudyHeader:

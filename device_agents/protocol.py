@@ -68,7 +68,9 @@ class MeasureSettings:
     Short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its best:
     the fastest sample repeats much better than the median. A visit takes samples_per_round samples, LONG_VISIT times as
     many of a job whose samples are single runs. A job is visited in `least_rounds` at least and `rounds` at most; in
-    between it is done once its three best visits agree within the share `agreement`, or once it has had `enough_s`. An
+    between it is done once its three best visits agree within the share `agreement`, or once it has had `enough_s`.
+    While the machine is disturbed, which its sentinel tells, agreement says nothing, and a job whose samples are single
+    runs has `patience` times as many rounds, for few of its runs are undisturbed from end to end. An
     engine may keep to `rounds` and samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
     time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
     sentinel_job_id names the job that is also measured before every round; None takes the first of the batch.
@@ -78,7 +80,8 @@ class MeasureSettings:
     rounds: int = 24
     least_rounds: int = 6
     agreement: float = 0.01  # a quiet machine repeats to that
-    enough_s: float = 0.8
+    patience: int = 4
+    enough_s: float = 3.0
     samples_per_round: int = 2
     min_sample_us: float = 150.0  # long enough that reading two clocks (0.7 µs) is 0.5 % of it
     warmup_runs: int = 3
@@ -100,13 +103,13 @@ class MeasureSettings:
             raise InvalidRequest(f"setting cpu_mask is {self.cpu_mask!r}, must have one bit for each CPU to use")
         if self.samples > MAX_SAMPLES:
             raise InvalidRequest(
-                f"rounds times samples_per_round allow {self.samples} samples, must be at most {MAX_SAMPLES}"
+                f"rounds, patience and samples_per_round allow {self.samples} samples, must be at most {MAX_SAMPLES}"
             )
 
     @property
     def samples(self) -> int:
         """Count the samples that a row has at most."""
-        return self.rounds * self.samples_per_round * LONG_VISIT
+        return self.rounds * self.patience * self.samples_per_round * LONG_VISIT
 
     @property
     def least_samples(self) -> int:
@@ -119,6 +122,7 @@ _SETTING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("rounds", 1, 100),
     ("least_rounds", 1, 100),
     ("agreement", 0, 1),
+    ("patience", 1, 100),
     ("enough_s", 0, 86_400),
     ("samples_per_round", 1, 1000),
     ("min_sample_us", 0, 1e7),
@@ -270,7 +274,8 @@ class RowReader:
     @property
     def most_starts(self) -> int:
         """Say how many steps a plan has at most: loads and visits, and the sentinel around each round of each block."""
-        return (len(self.known) + 1) * (3 * self.settings.rounds + 4)
+        rounds = self.settings.rounds * self.settings.patience
+        return (len(self.known) + 1) * (3 * rounds + 4)
 
     def parse(self, line: bytes) -> Start | JobResult | End | Refusal:
         """Read one line. Raises ProtocolError, and then nothing of the line has been counted."""

@@ -52,14 +52,20 @@ RUNTIMES = (
     ("tflite_runtime", "tflite_runtime.interpreter", ("tflite-runtime",)),
     ("tensorflow", "tensorflow.lite", ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64")),
 )
-# Models alive together in one block, with their inputs and outputs: a board of 1 GB must hold them, packed once more.
-BLOCK_BYTES = 128 << 20
-# A block closes once it takes longer. Its jobs need some seconds to meet the machine at its best, but no row comes home
-# before its block is complete.
+# So large at most are models alive together in one block, with their inputs and outputs, and no larger than one in so
+# many parts of the memory that is free: the runtime packs their weights once more.
+BLOCK_BYTES = 512 << 20
+BLOCK_SHARE = 8
+# A block closes once it takes longer. Its jobs need some seconds to meet the machine at its best, but on a calm machine
+# all its rows come home at its end.
 BLOCK_NS = 8_000_000_000
 # It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured.
 BLOCK_LOAD_S = 15.0
-SENTINEL_SAMPLES = 2  # a reading: the first one warms the caches up, and the fastest of all readings counts
+SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up
+SENTINEL_START_NS = 50_000_000  # at the start it is run so long: some moment of that is undisturbed almost anywhere
+# Half of the sentinel's readings are within this factor of the best one on a calm machine; who shares its caches or its
+# execution units slows it down by a fifth and more.
+CALM = 1.1
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
 TINY_FLOAT = 1.1754944e-38  # the smallest normal float32
 # Of all outputs of a run: in base64 they stay below the longest line that the host reads, 1 MiB.
@@ -348,7 +354,7 @@ class Block:
         self.candidates: list[Candidate] = []
         self.size_bytes = 0
         self.expected_ns = 0
-        self.sentinel_ns: list[float] = []  # of one run, all readings
+        self.sentinel_ns: list[float] = []  # of one run, a reading before each round
         self.samples: dict[str, list[tuple[int, int]]] = {}
         self.started_at: dict[str, str] = {}
         self.switches: dict[str, int] = {}
@@ -378,8 +384,10 @@ class Batch:
         self.clock = single_thread_clock() if settings["threads"] == 1 else "wall"
         self.order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
         self.sentinel: Candidate | None = None
+        self.sentinel_best_ns = math.inf  # of one run
         self.pin()
         self.usual_khz = top_khz()
+        self.block_bytes = min(BLOCK_BYTES, available_bytes() // BLOCK_SHARE)
 
     def pin(self) -> None:
         """Keep to the CPUs of the plan's mask, or go back to all that are allowed."""
@@ -411,7 +419,14 @@ class Batch:
                 self.sentinel = self.load(job, "sentinel")
             except Exception:  # noqa: BLE001, S112 — a model can fail in any way; its own row will say how
                 continue
+            self.meet_sentinel(self.sentinel)
             return
+
+    def meet_sentinel(self, sentinel: Candidate) -> None:
+        """Find out how fast the sentinel is at its best, by which its readings are judged."""
+        until = time.perf_counter_ns() + SENTINEL_START_NS  # its loading was announced, and is limited
+        while time.perf_counter_ns() < until:
+            self.sentinel_best_ns = min(self.sentinel_best_ns, self.on_clock(*sample(sentinel.invoke, 1)))
 
     def load_or_fail(self, job: dict[str, Any]) -> Candidate | None:
         """Load a job, or answer it with the reason why it cannot be."""
@@ -465,30 +480,34 @@ class Batch:
         """Tell whether a block has enough jobs, bytes or work, or took long enough to load."""
         return (
             len(block.candidates) >= self.settings["block_size"]
-            or block.size_bytes >= BLOCK_BYTES
+            or block.size_bytes >= self.block_bytes
             or block.expected_ns >= BLOCK_NS
             or time.monotonic() - block.began_s >= BLOCK_LOAD_S
         )
 
     def measure_block(self, block: Block) -> None:
-        """Visit every job of a block in each round, read the sentinel before each and at the end, and send the rows."""
-        if not block.candidates:
-            return
+        """Visit every job of a block in each round, after a reading of the sentinel, and answer those that are done."""
         began = throttle_signs(self.usual_khz)
-        for _ in range(self.settings["rounds"]):
-            visits = [candidate for candidate in block.candidates if not self.is_done(candidate, block)]
-            if not visits:
-                break
+        visits = list(block.candidates)
+        while visits:
             self.read_sentinel(block)
             self.order.shuffle(visits)
             for candidate in visits:
                 self.visit(candidate, block)
-        self.read_sentinel(block)
-        block.throttled = is_throttled(began, throttle_signs(self.usual_khz))
-        temperatures_c = read_temperatures_c()
-        for candidate in block.candidates:
-            self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
+            done = [candidate for candidate in block.candidates if self.is_done(candidate, block)]
+            if done:
+                self.read_sentinel(block)
+                block.throttled = is_throttled(began, throttle_signs(self.usual_khz))
+                self.send_rows(done, block)
+            visits = list(block.candidates)
         gc.collect()
+
+    def send_rows(self, done: list[Candidate], block: Block) -> None:
+        """Answer jobs of a block and let go of their models."""
+        temperatures_c = read_temperatures_c()
+        for candidate in done:
+            self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
+            block.candidates.remove(candidate)
 
     def visit(self, candidate: Candidate, block: Block) -> None:
         """Take the samples of one job in one round."""
@@ -504,15 +523,28 @@ class Batch:
         block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
 
     def is_done(self, candidate: Candidate, block: Block) -> bool:
-        """Tell whether a job's best visits agree, or it has had its time."""
-        taken, size = block.samples.get(candidate.job_id, []), candidate.visit_samples
-        if len(taken) < self.settings["least_rounds"] * size:
+        """Tell whether a job's best visits agree, or it has had its time.
+
+        On a machine that is not calm they agree on what the others leave it, and a long run needs many visits to meet
+        one undisturbed from end to end.
+        """
+        taken, size = block.samples[candidate.job_id], candidate.visit_samples
+        visits, rounds = len(taken) // size, self.settings["rounds"]
+        if visits < min(rounds, self.settings["least_rounds"]):
             return False
         if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
             return True
+        if not self.is_calm(block):
+            return bool(visits >= rounds * (self.settings["patience"] if candidate.loops == 1 else 1))
         times = [self.on_clock(cpu, wall) for cpu, wall in taken]
         best = sorted(min(times[first : first + size]) for first in range(0, len(times), size))[:AGREEING_VISITS]
-        return len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
+        agree = len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
+        return agree or bool(visits >= rounds)
+
+    def is_calm(self, block: Block) -> bool:
+        """Tell whether the sentinel mostly was as fast as it can be."""
+        readings = block.sentinel_ns
+        return not readings or statistics.median(readings) <= CALM * self.sentinel_best_ns
 
     def switches(self) -> int:
         """Count the involuntary switches so far, where the clock cannot tell of them: `is_contended` asks only then."""
@@ -525,7 +557,8 @@ class Batch:
         invoke, loops = self.sentinel.invoke, self.sentinel.loops
         with self.limited(self.sentinel.job_id, "sentinel", {}):
             taken = [sample(invoke, loops) for _ in range(SENTINEL_SAMPLES)]
-        block.sentinel_ns += [self.on_clock(cpu, wall) / loops for cpu, wall in taken]
+        block.sentinel_ns.append(min(self.on_clock(cpu, wall) for cpu, wall in taken) / loops)
+        self.sentinel_best_ns = min(self.sentinel_best_ns, block.sentinel_ns[-1])
 
     @contextmanager
     def limited(self, job_id: str, phase: str, spent_s: dict[str, float]) -> Iterator[None]:
@@ -688,6 +721,15 @@ def our_cpus() -> list[Path]:
 def is_throttled(before: tuple[bool, int], after: tuple[bool, int]) -> bool:
     """Tell from two readings whether the clock was held down between them."""
     return before[0] or after[0] or after[1] > before[1]
+
+
+def available_bytes() -> int:
+    """Read how much memory is free for the asking; where the kernel does not say, a board's."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError, IndexError):
+        return 1 << 30
 
 
 def read_integer(path: Path, base: int = 10) -> int:

@@ -83,6 +83,7 @@ def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             return round(cpu_ns), round(cpu_ns * model.stretch)
 
         monkeypatch.setattr(runner, "sample", scripted_sample)
+        monkeypatch.setattr(runner, "SENTINEL_START_NS", 0)  # it is run by the clock on the wall
         jobs = []
         for job_id, content in contents.items():
             digest = hashlib.sha256(content.encode()).hexdigest()
@@ -248,10 +249,33 @@ def test_a_job_is_visited_until_its_best_visits_agree(
     assert len(wire.of("row")[0]["samples_ns"]) == visits * MeasureSettings().samples_per_round
 
 
-def test_a_job_that_is_done_is_left_out_of_further_rounds(bench: Callable[..., Wire], runner: ModuleType) -> None:
+@pytest.mark.parametrize(("run_ns", "visits"), [(1000, 5), (400_000, 15)])
+def test_agreement_says_nothing_while_the_machine_is_disturbed(
+    run_ns: int, visits: int, bench: Callable[..., Wire]
+) -> None:
+    """What agrees while the sentinel is slow agrees on a slow machine; long runs have more rounds to meet it fast."""
+
+    def slowness(seen: str) -> float:
+        return 1.0 if seen in ("S", "SS") else 1.3
+
+    wire = bench({"a": "1000 1", "b": f"{run_ns} 1"}, slowness, rounds=5, least_rounds=3, patience=3)
+    visited = [line["job"] for line in wire.of("start", phase="measure")]
+    assert (visited.count("a"), visited.count("b")) == (5, visits)
+
+
+def test_a_machine_is_calm_that_is_disturbed_now_and_then(bench: Callable[..., Wire]) -> None:
+    """What half of the readings or fewer say does not keep a job that agrees."""
+
+    def slowness(seen: str) -> float:
+        return 1.3 if seen.endswith("S") and seen.count("S") % 3 == 0 else 1.0
+
+    assert phases(bench({"a": "1000 1"}, slowness, rounds=9, least_rounds=4)) == "S" + 4 * "Sm" + "S" + "r"
+
+
+def test_a_row_comes_home_once_its_job_is_done(bench: Callable[..., Wire], runner: ModuleType) -> None:
     """Only what does not agree yet costs device time: one job's samples are all the same, the other's never are."""
-    slower = itertools.count(1)
     plain = runner.Batch.visit
+    slower = itertools.count(1)
 
     def visit(batch: Any, candidate: Any, block: Any) -> None:
         plain(batch, candidate, block)
@@ -261,8 +285,8 @@ def test_a_job_that_is_done_is_left_out_of_further_rounds(bench: Callable[..., W
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner.Batch, "visit", visit)
         wire = bench({"a": "1000 1", "b": "2000 1"}, rounds=5, least_rounds=3)
-    visited = [line["job"] for line in wire.of("start", phase="measure")]
-    assert (visited.count("a"), visited.count("b")) == (3, 5)
+    assert phases(wire) == "S" + 3 * "Smm" + "Sr" + 2 * "Sm" + "Sr"
+    assert [row["job"] for row in wire.of("row")] == ["a", "b"]
 
 
 def test_a_job_that_has_had_its_time_is_done(

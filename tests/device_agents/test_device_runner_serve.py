@@ -243,7 +243,7 @@ def test_libraries_cannot_write_between_the_lines(place: Place) -> None:
     served = place.serve()
     served.process.write_line(json.dumps(plan).encode(), WAIT_S)
     kinds = [served.line()["type"], *(line["type"] for line in served.ask(**job))]
-    assert kinds == ["hello", *["start"] * 4, "row"]
+    assert (kinds[0], {*kinds[1:-1]}, kinds[-1]) == ("hello", {"start"}, "row")
     served.process.close_stdin()
     assert served.process.wait(WAIT_S) == 0
     assert "noise that a library writes to stdout" in served.process.stderr_tail()

@@ -319,7 +319,7 @@ def test_a_job_that_would_take_too_long_fails_before_it_is_measured(
 ) -> None:
     """The warm-up tells that the samples do not fit the limit; nobody has to be killed for that."""
     settings = MeasureSettings(
-        rounds=10, samples_per_round=100, min_sample_us=50_000, time_limit_s=10, warmup_min_ms=0.1
+        rounds=10, patience=1, samples_per_round=100, min_sample_us=50_000, time_limit_s=10, warmup_min_ms=0.1
     )
     with Session(host, transport) as session:
         pid = session.hello.pid

@@ -27,7 +27,7 @@ from device_agents.errors import InvalidRequest, ProtocolError
 from device_agents.strict_json import MAX_TEXT, Fields, clean_text, excerpt
 
 PROTOCOL_VERSION = 2
-MAX_SAMPLES = 10_000  # a row; two clocks of it stay below half of the longest line
+MAX_SAMPLES = 20_000  # a row; two clocks of it stay below half of the longest line
 MAX_NS = 10**15  # 11 days: whatever claims to have taken longer is a broken clock
 MAX_CPUS = 1024
 
@@ -63,15 +63,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """How a batch is measured; the defaults take about 5 ms of device time for an operator of 5 µs.
+    """How a batch is measured; the defaults take about 5 ms of device time for an operator of 5 µs on a calm machine.
 
     Short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its best:
     the fastest sample repeats much better than the median. A visit takes samples_per_round samples, LONG_VISIT times as
     many of a job whose samples are single runs. A job is visited in `least_rounds` at least and `rounds` at most; in
     between it is done once its three best visits agree within the share `agreement`, or once it has had `enough_s`.
     While the machine is disturbed, which its sentinel tells, agreement says nothing, and a job whose samples are single
-    runs has `patience` times as many rounds, for few of its runs are undisturbed from end to end. An
-    engine may keep to `rounds` and samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
+    runs has `patience` times as many rounds, for few of its runs are undisturbed from end to end. An engine may keep to
+    `rounds` and samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
     time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
     sentinel_job_id names the job that is also measured before every round; None takes the first of the batch.
     """
@@ -145,8 +145,8 @@ class JobResult:
     on the wall. A sample is the mean of `loops` runs back to back. warmup_ns is the wall time of all `warmup_runs`,
     init_ns of creating the interpreter. peak_rss_bytes is the runner's high-water mark once this job was warm,
     0 where it cannot be told.
-    sentinel_ns is the sentinel's fastest run, on `clock`, in all readings while the job's block was measured: how fast
-    the machine was at its best meanwhile; 0 when nothing served as one. flags: see FLAGS.
+    sentinel_ns is the sentinel's fastest run, on `clock`, in all readings from the beginning of the job's block to this
+    row: how fast the machine was at its best meanwhile; 0 when nothing served as one. flags: see FLAGS.
     """
 
     job_id: str

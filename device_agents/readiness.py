@@ -20,7 +20,7 @@ from device_agents.errors import DeviceNotReady
 from device_agents.transport import Transport
 
 BUSY_LOAD_PER_CPU = 0.5  # above it a second runnable thread often shares the core that measures
-LOW_MEMORY_BYTES = 256 << 20  # a block of models and their packed weights
+LOW_MEMORY_BYTES = 256 << 20  # blocks of models are an eighth of what is free: below it each would hold few
 LOW_DISK_BYTES = 128 << 20  # the models of one batch
 LOW_BATTERY_PERCENT = 20  # from 15 to 20 % on, phones save power unasked
 HOT_BATTERY_C = 42.0  # phones slow down to spare a battery above 43 to 45 °C

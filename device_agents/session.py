@@ -139,7 +139,7 @@ class Session:
     def measure(
         self, jobs: Sequence[Job], models: Mapping[str, Path], settings: MeasureSettings = DEFAULT_SETTINGS
     ) -> Iterator[JobResult]:
-        """Measure jobs and yield one result each, block by block as they come.
+        """Measure jobs and yield one result each: those of a block together, of a long block now and then.
 
         `models` maps the SHA-256 of each job's model (lower-case hex) to its file on this machine. A job whose model
         cannot be loaded, that kills the runner or that passes its time limit yields a failed result.

@@ -40,11 +40,12 @@ from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
 _LIMITS = SessionLimits(lock_wait_s=300.0)
 ROUNDS, _ENOUGH_S = MeasureSettings().rounds, MeasureSettings().enough_s
 _SENTINEL = "sentinel"
-_MAX_ATTEMPTS = 20  # of about a second each; slow phases of a shared machine last from moments to tens of seconds
+_MAX_ATTEMPTS = 20  # of a second or three each; slow phases of a shared machine last from moments to tens of seconds
 # A few models are over in a moment; a table's rows have seconds to meet the machine at its best.
 _SETTLED_ROUNDS = 64
 _ONNX_SENTINEL = "onnx_conv;float32;in=1x32x14x14,c32x32x3x3,c32;out=1x32x14x14;@pads=1_1_1_1"
-# Looks at a device's heat cost it some 20 ms each. Rows of one block come all at once, so that one look tells of them.
+# Looks at a device's heat cost it some 20 ms each. Rows come in groups, so that one look tells of all of one, and after
+# each group the device loads other models or waits a moment.
 _LOOK_EVERY_S = 5.0
 _BLOCK_PAUSE_S = 0.3
 
@@ -135,7 +136,7 @@ class Bench(Holding):
         self._session.still_here()
 
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
-        """Measure every model in so many rounds at most; rows come block by block, not in the order given.
+        """Measure every model in so many rounds at most; rows come in groups, not in the order given.
 
         Raises:
             MeasuringFailed: a model cannot be run there; the rows of all others have been given.
@@ -152,7 +153,7 @@ class Bench(Holding):
             threads=device.threads,
             rounds=rounds,
             least_rounds=_least_rounds(rounds),
-            enough_s=_ENOUGH_S * rounds / ROUNDS,
+            enough_s=_ENOUGH_S * min(1.0, rounds / ROUNDS),  # more rounds are for short models, which take no time
             sentinel_job_id=_SENTINEL,
             cpu_mask=device.cpu_mask,
         )

@@ -3,8 +3,8 @@
 A line is with the operating system when `append` returns, so a killed process loses nothing; `sync` forces it to the
 disk. A last line without its newline is what a kill left and is cut off on opening; damage elsewhere is refused with
 its line number. The lines of a sealed file end with a checksum over themselves and the file's header, so that a
-changed digit and a line from another file are noticed; lines may still be left out. Whole numbers are of 64 bits; a
-larger one may be read as a float. What the entries mean is their owner's business (store.py).
+changed digit and a line from another file are noticed; lines may still be left out. What the entries mean is their
+owner's business (store.py).
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ class Journal:
             raise ValueError("an entry cannot have a field of the checksum's name, crc")
         self._write(line if self._seed is None else _sealed(line, self._seed))
         self.entries.append(dict(entry))
+
+    def taken_entries(self) -> list[Entry]:
+        """Give the entries away, to be changed at will: the journal keeps only those appended from then on."""
+        taken, self.entries = self.entries, []
+        return taken
 
     def sync(self) -> None:
         """Force everything appended so far to the disk."""
@@ -278,14 +283,13 @@ def _quickly(line: bytes, seed: int) -> Entry | None:
     if len(line) > MAX_LINE_BYTES or not _fits(line, seed):
         return None
     try:
-        entry: Any = orjson.loads(line)
-        usual = type(entry) is dict and orjson.dumps(entry) == line
+        entry = orjson.loads(line)
+        if type(entry) is not dict or orjson.dumps(entry) != line:
+            return None
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # no JSON, or nested deep
         return None
-    if not usual:
-        return None
     entry.pop("crc", None)
-    return entry  # type: ignore[no-any-return]  # an object, as `usual` says
+    return entry
 
 
 def _fits(line: bytes, seed: int) -> bool:

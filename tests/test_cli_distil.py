@@ -237,6 +237,7 @@ def told(*arguments: str) -> argparse.Namespace:
 # --- a student of a search --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole  # trains
 def test_the_winner_is_distilled_in_the_run_s_own_folder(run: Path, does: Does) -> None:
     """With the search's settings; accuracy is told on both splits that never taught, and an epoch is a line."""
     found = does(["distil", run])
@@ -363,7 +364,12 @@ def test_any_architecture_of_the_search_can_be_distilled(run: Path, does: Does) 
         (("--data", "none.npz"), 2, "no such file"),
         (("--out", "run", "--method", "dist"), 2, "is the search's own folder"),
         (("--method", "dist", "--no-teacher"), 2, "--method dist needs a teacher"),
-        (("--learning-rate", "1e30", "--batch-size", "8"), 1, "training diverged in epoch 1, step"),
+        pytest.param(
+            ("--learning-rate", "1e30", "--batch-size", "8"),
+            1,
+            "training diverged in epoch 1, step",
+            marks=pytest.mark.whole,  # trains
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(
@@ -489,6 +495,7 @@ def test_what_was_given_as_an_option_is_named_as_an_option(section: str, name: s
 # --- a network of the user's own --------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole  # trains
 def test_an_own_network_is_distilled(inputs: Inputs, does: Does) -> None:
     """Its weights lie under its own names, with what they were trained on; accuracy is told, and nothing exported."""
     found = does(inputs.own("--method", "kd+at", "--weights", "at=0.01"))
@@ -530,6 +537,7 @@ def test_options_that_do_not_go_together_end_with_the_usage(
     assert "usage: edgekd distil" in captured.err
 
 
+@pytest.mark.whole  # trains
 def test_an_own_training_that_is_changed_is_refused(inputs: Inputs, does: Does, fails: Fails) -> None:
     """Another method, another teacher, another network of the same name: the folder keeps what it holds."""
     does(inputs.own())
@@ -582,6 +590,7 @@ def test_weights_of_the_user_s_own_are_not_written_over(inputs: Inputs, fails: F
     assert {path.name: path.read_bytes() for path in Path("own").iterdir()} == {"student.safetensors": b"mine"}
 
 
+@pytest.mark.whole  # trains
 def test_advice_can_be_followed(inputs: Inputs, does: Does, fails: Fails) -> None:
     """A training that was refused or came to no epoch leaves its folder to the one that the message asks for."""
     assert "change batch_size" in fails(2, inputs.own("--gpus", 3))
@@ -690,6 +699,7 @@ def test_wrong_classes_and_channels_are_named(inputs: Inputs, fails: Fails) -> N
     assert not Path("own").exists()
 
 
+@pytest.mark.whole  # trains on 200 pictures
 def test_damaged_pictures_are_named_and_counted(does: Does, fails: Fails) -> None:
     """A few are left out and told; many end the run, before anything is written."""
     pictures(Path("set/train/cat"), 100)
@@ -713,6 +723,7 @@ def test_a_class_that_nobody_is_judged_on_is_told(does: Does) -> None:
     ]
 
 
+@pytest.mark.whole  # trains twice
 def test_a_training_that_diverges_keeps_its_epochs(inputs: Inputs, fails: Fails) -> None:
     """The step and the samples are named with exit code 1; what was whole before lies there, and no weights of NaN."""
     command = inputs.own("--epochs", 3, student="my_students:Bursts")
@@ -724,6 +735,7 @@ def test_a_training_that_diverges_keeps_its_epochs(inputs: Inputs, fails: Fails)
     assert not Path("own/student.safetensors").exists()
 
 
+@pytest.mark.whole  # trains
 def test_a_network_that_fails_later_is_one_line(inputs: Inputs, fails: Fails) -> None:
     """What a user's own network raises in mid-training is told as what it is; whole epochs are kept."""
     line = fails(1, inputs.own("--epochs", 3, student="my_students:Tired"))
@@ -731,6 +743,7 @@ def test_a_network_that_fails_later_is_one_line(inputs: Inputs, fails: Fails) ->
     assert facts_of(Path("own/training.safetensors"))["epochs_done"] == "1"
 
 
+@pytest.mark.whole  # three trainings
 def test_a_teacher_in_train_mode_teaches_in_eval_mode(inputs: Inputs, does: Does, fails: Fails) -> None:
     """It learns nothing, its norms neither, and the user's own object is as it was; one that refuses ends it all."""
     live = ("--method", "kd+at", "--weights", "at=0.01")

@@ -42,6 +42,7 @@ def test_the_list_names_every_built_in_space(says: Says) -> None:
     assert all(space["sha256"] == SPACES[space["name"]].sha256 for space in listed)
 
 
+@pytest.mark.whole  # lists the operators of a whole space
 def test_a_space_is_shown_with_what_can_be_chosen(says: Says) -> None:
     """Images, size, shared and own options of each block, and how many operators a table of it holds."""
     text = says("show", "mnasnet-28-narrow")
@@ -59,6 +60,7 @@ def test_a_shown_space_has_its_decisions_in_json(says: Says) -> None:
     assert shown["reference"] == str(SPACES["tiny-28"].reference())
 
 
+@pytest.mark.whole  # lists the operators of a whole space
 def test_a_built_in_space_written_out_is_a_space_of_ones_own(says: Says, tmp_path: Path) -> None:
     """Under a name that is free, of the same content; shown again, the same file."""
     path = tmp_path / "mine.toml"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
 from requirements import require
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,6 +124,7 @@ def packages_in(imported: set[str]) -> set[str]:
 LIGHT = ("edgekd.profile", "edgekd.search.latency", "edgekd.search.study", "edgekd.report.html", "edgekd.config")
 
 
+@pytest.mark.whole  # starts another Python
 def test_profiling_and_predicting_do_without_torch() -> None:
     """What `edgekd profile`, `predict` and `report` need starts without seconds of waiting for torch."""
     code = f"import sys, {', '.join(LIGHT)}; print('torch' in sys.modules)"

@@ -35,7 +35,7 @@ from bench_parts import ROOT, Result, concluded, machine, print_machine, seconds
 
 from device_agents.device import Device
 from device_agents.inventory import find_device, open_transport
-from device_agents.protocol import Job, JobResult, MeasureSettings
+from device_agents.protocol import LONG_VISIT, Job, JobResult, MeasureSettings
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
 from edgekd.graph.micro import micro_model
@@ -188,7 +188,8 @@ def model_ns(row: JobResult, settings: MeasureSettings) -> float:
     """Add up what the device spent on one row's model: loading, warming up, samples and the runs before them."""
     runs = sum(row.wall_samples_ns) * row.loops
     mean_ns = runs / row.loops / len(row.wall_samples_ns)
-    before = settings.rounds * max(1, row.loops // 4) * mean_ns  # each visit runs so often before its first sample
+    visits = len(row.samples_ns) // (settings.samples_per_round * (LONG_VISIT if row.loops == 1 else 1))
+    before = visits * max(1, row.loops // 4) * mean_ns  # each visit runs so often before its first sample
     return row.init_ns + row.warmup_ns + runs + before
 
 

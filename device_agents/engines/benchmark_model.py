@@ -64,6 +64,7 @@ class BenchmarkModelEngine:
         return replace(
             settings,
             rounds=min(settings.rounds, _ROUNDS),
+            patience=1,
             samples_per_round=1,
             min_sample_us=min(1e7, settings.samples_per_round * settings.min_sample_us * _LONGER),
             warmup_min_ms=min(1e5, settings.warmup_min_ms * _WARMUP_LONGER),

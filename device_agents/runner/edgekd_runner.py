@@ -56,21 +56,26 @@ RUNTIMES = (
 # many parts of the memory that is free: the runtime packs their weights once more.
 BLOCK_BYTES = 512 << 20
 BLOCK_SHARE = 8
-# A block closes once it takes longer. Its jobs need some seconds to meet the machine at its best, but on a calm machine
-# all its rows come home at its end.
+# A block closes once it takes longer on a calm machine. Its jobs need some seconds to meet the machine at its best, but
+# no row of a shorter block comes home before it is complete.
 BLOCK_NS = 8_000_000_000
 # It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured.
 BLOCK_LOAD_S = 15.0
 SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up
-SENTINEL_START_NS = 50_000_000  # at the start it is run so long: some moment of that is undisturbed almost anywhere
-# Half of the sentinel's readings are within this factor of the best one on a calm machine; who shares its caches or its
-# execution units slows it down by a fifth and more.
+SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its best: some moment of that is undisturbed
+# On a calm machine half of the sentinel's readings are within this factor of its best; who shares caches or execution
+# units slows it down by a fifth and more.
 CALM = 1.1
+# On a machine that is not calm a block may take minutes: what is done comes home so often. A line sent wakes the other
+# end, which looks at the device and writes its table: the next round waits for that.
+HOME_S = 10.0
+HOME_PAUSE_S = 0.3
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
 TINY_FLOAT = 1.1754944e-38  # the smallest normal float32
 # Of all outputs of a run: in base64 they stay below the longest line that the host reads, 1 MiB.
 MAX_OUTPUT_BYTES = 768_000
 SYS = Path("/sys")
+PROC = Path("/proc")
 # A median loop count aims 10 % above the shortest sample, because the estimate comes from the warm-up's fastest run.
 LOOP_MARGIN = 1.1
 # After other models have had the caches, a model's weights beyond the second level come back over ten runs and more.
@@ -354,7 +359,9 @@ class Block:
         self.candidates: list[Candidate] = []
         self.size_bytes = 0
         self.expected_ns = 0
-        self.sentinel_ns: list[float] = []  # of one run, a reading before each round
+        self.sentinel_ns: list[float] = []  # of one run: a reading before each round and before rows are sent
+        self.best_ns = math.inf  # the sentinel's, of one run
+        self.done: set[str] = set()
         self.samples: dict[str, list[tuple[int, int]]] = {}
         self.started_at: dict[str, str] = {}
         self.switches: dict[str, int] = {}
@@ -384,10 +391,11 @@ class Batch:
         self.clock = single_thread_clock() if settings["threads"] == 1 else "wall"
         self.order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
         self.sentinel: Candidate | None = None
-        self.sentinel_best_ns = math.inf  # of one run
+        self.earlier_best_ns = (
+            math.inf
+        )  # the sentinel's in the block before: a clock that has dropped for good is usual
         self.pin()
         self.usual_khz = top_khz()
-        self.block_bytes = min(BLOCK_BYTES, available_bytes() // BLOCK_SHARE)
 
     def pin(self) -> None:
         """Keep to the CPUs of the plan's mask, or go back to all that are allowed."""
@@ -419,14 +427,7 @@ class Batch:
                 self.sentinel = self.load(job, "sentinel")
             except Exception:  # noqa: BLE001, S112 — a model can fail in any way; its own row will say how
                 continue
-            self.meet_sentinel(self.sentinel)
             return
-
-    def meet_sentinel(self, sentinel: Candidate) -> None:
-        """Find out how fast the sentinel is at its best, by which its readings are judged."""
-        until = time.perf_counter_ns() + SENTINEL_START_NS  # its loading was announced, and is limited
-        while time.perf_counter_ns() < until:
-            self.sentinel_best_ns = min(self.sentinel_best_ns, self.on_clock(*sample(sentinel.invoke, 1)))
 
     def load_or_fail(self, job: dict[str, Any]) -> Candidate | None:
         """Load a job, or answer it with the reason why it cannot be."""
@@ -480,34 +481,47 @@ class Batch:
         """Tell whether a block has enough jobs, bytes or work, or took long enough to load."""
         return (
             len(block.candidates) >= self.settings["block_size"]
-            or block.size_bytes >= self.block_bytes
+            or block.size_bytes >= block_bytes()
             or block.expected_ns >= BLOCK_NS
             or time.monotonic() - block.began_s >= BLOCK_LOAD_S
         )
 
     def measure_block(self, block: Block) -> None:
         """Visit every job of a block in each round, after a reading of the sentinel, and answer those that are done."""
-        began = throttle_signs(self.usual_khz)
-        visits = list(block.candidates)
-        while visits:
-            self.read_sentinel(block)
-            self.order.shuffle(visits)
-            for candidate in visits:
-                self.visit(candidate, block)
-            done = [candidate for candidate in block.candidates if self.is_done(candidate, block)]
-            if done:
+        if not block.candidates:
+            return
+        began, sent_s = throttle_signs(self.usual_khz), time.monotonic()
+        while block.candidates:
+            self.go_round(block)
+            is_over = len(block.done) == len(block.candidates)
+            if is_over or (block.done and time.monotonic() - sent_s >= HOME_S):
                 self.read_sentinel(block)
                 block.throttled = is_throttled(began, throttle_signs(self.usual_khz))
-                self.send_rows(done, block)
-            visits = list(block.candidates)
+                self.send_rows(block)
+                if not is_over:
+                    time.sleep(HOME_PAUSE_S)
+                sent_s = time.monotonic()
+        self.earlier_best_ns = block.best_ns
         gc.collect()
 
-    def send_rows(self, done: list[Candidate], block: Block) -> None:
-        """Answer jobs of a block and let go of their models."""
+    def go_round(self, block: Block) -> None:
+        """Visit the jobs that are not done, and find out which are now."""
+        visits = [candidate for candidate in block.candidates if candidate.job_id not in block.done]
+        self.read_sentinel(block)
+        self.order.shuffle(visits)
+        for candidate in visits:
+            self.visit(candidate, block)
+        is_calm = self.is_calm(block)
+        block.done |= {candidate.job_id for candidate in visits if self.is_done(candidate, block, is_calm)}
+
+    def send_rows(self, block: Block) -> None:
+        """Answer the jobs of a block that are done, and let go of their models."""
         temperatures_c = read_temperatures_c()
-        for candidate in done:
-            self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
-            block.candidates.remove(candidate)
+        for candidate in block.candidates:
+            if candidate.job_id in block.done:
+                self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
+        block.candidates = [candidate for candidate in block.candidates if candidate.job_id not in block.done]
+        block.done.clear()
 
     def visit(self, candidate: Candidate, block: Block) -> None:
         """Take the samples of one job in one round."""
@@ -522,43 +536,53 @@ class Batch:
         block.samples.setdefault(candidate.job_id, []).extend(taken)
         block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
 
-    def is_done(self, candidate: Candidate, block: Block) -> bool:
+    def is_done(self, candidate: Candidate, block: Block, is_calm: bool) -> bool:
         """Tell whether a job's best visits agree, or it has had its time.
 
         On a machine that is not calm they agree on what the others leave it, and a long run needs many visits to meet
         one undisturbed from end to end.
         """
         taken, size = block.samples[candidate.job_id], candidate.visit_samples
-        visits, rounds = len(taken) // size, self.settings["rounds"]
+        visits, rounds = len(taken) // size, int(self.settings["rounds"])
         if visits < min(rounds, self.settings["least_rounds"]):
             return False
         if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
             return True
-        if not self.is_calm(block):
-            return bool(visits >= rounds * (self.settings["patience"] if candidate.loops == 1 else 1))
+        if not is_calm:
+            return visits >= rounds * (int(self.settings["patience"]) if candidate.loops == 1 else 1)
         times = [self.on_clock(cpu, wall) for cpu, wall in taken]
         best = sorted(min(times[first : first + size]) for first in range(0, len(times), size))[:AGREEING_VISITS]
         agree = len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
-        return agree or bool(visits >= rounds)
+        return agree or visits >= rounds
 
     def is_calm(self, block: Block) -> bool:
-        """Tell whether the sentinel mostly was as fast as it can be."""
-        readings = block.sentinel_ns
-        return not readings or statistics.median(readings) <= CALM * self.sentinel_best_ns
+        """Tell whether at least half of the sentinel's readings were as fast as it can be."""
+        if not block.sentinel_ns:
+            return True
+        return statistics.median_low(block.sentinel_ns) <= CALM * min(block.best_ns, self.earlier_best_ns)
 
     def switches(self) -> int:
         """Count the involuntary switches so far, where the clock cannot tell of them: `is_contended` asks only then."""
         return involuntary_switches() if self.clock == "wall" else 0
 
     def read_sentinel(self, block: Block) -> None:
-        """Take a short reading of the sentinel, if there is one."""
+        """Take a short reading of the sentinel, if there is one; before a block's first one look for its best."""
         if self.sentinel is None:
             return
         invoke, loops = self.sentinel.invoke, self.sentinel.loops
         with self.limited(self.sentinel.job_id, "sentinel", {}):
+            if not block.sentinel_ns:
+                block.best_ns = self.best_for_a_while(invoke)
             taken = [sample(invoke, loops) for _ in range(SENTINEL_SAMPLES)]
         block.sentinel_ns.append(min(self.on_clock(cpu, wall) for cpu, wall in taken) / loops)
-        self.sentinel_best_ns = min(self.sentinel_best_ns, block.sentinel_ns[-1])
+        block.best_ns = min(block.best_ns, block.sentinel_ns[-1])
+
+    def best_for_a_while(self, invoke: Invoke) -> float:
+        """Give the fastest of many single runs, in ns."""
+        best_ns, until = math.inf, time.perf_counter_ns() + SENTINEL_START_NS
+        while best_ns == math.inf or time.perf_counter_ns() < until:
+            best_ns = min(best_ns, self.on_clock(*sample(invoke, 1)))
+        return best_ns
 
     @contextmanager
     def limited(self, job_id: str, phase: str, spent_s: dict[str, float]) -> Iterator[None]:
@@ -723,13 +747,19 @@ def is_throttled(before: tuple[bool, int], after: tuple[bool, int]) -> bool:
     return before[0] or after[0] or after[1] > before[1]
 
 
+def block_bytes() -> int:
+    """Say how large the models of a block may be together, in bytes."""
+    limits = [read_integer(SYS / "fs/cgroup" / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
+    return min([BLOCK_BYTES, *(limit // BLOCK_SHARE for limit in [available_bytes(), *limits] if limit)])
+
+
 def available_bytes() -> int:
-    """Read how much memory is free for the asking; where the kernel does not say, a board's."""
+    """Read how much memory is free for the asking; 0 where the kernel does not say."""
     try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, KeyError, IndexError):
-        return 1 << 30
+        return 0
 
 
 def read_integer(path: Path, base: int = 10) -> int:

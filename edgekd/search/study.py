@@ -111,7 +111,7 @@ class Study:
             write_new(self.path, "".join(sealed_lines(wanted.as_json(), [sample.as_json() for sample in samples])))
         with uncollected():
             journal = Journal(self.path, wanted.as_json() if found is None else found, sealed=True)
-            record = record_of(self.path, journal.header, journal.entries)
+            record = record_of(self.path, journal.header, journal.taken_entries())
         if len(record.samples) < record.header.warm_samples:
             raise FileDamaged(
                 self.path, 1, f"{record.header.warm_samples} samples were taken over, {len(record.samples)} are here"

@@ -41,7 +41,7 @@ class SampleReader:
     def read(self, lines: Sequence[tuple[int, Entry]]) -> None:
         """Check everything that the next lines say against themselves, those before and the header.
 
-        The entries become the samples' own.
+        The entries are changed and become the samples' own.
         """
         self._numbers, self._entries = [number for number, _ in lines], [entry for _, entry in lines]
         columns = self._columns()

@@ -107,6 +107,8 @@ def check_version(path: Path, header: Mapping[str, Any]) -> None:
 def record_of(path: Path, header: Entry, entries: Iterable[Entry]) -> StudyRecord:
     """Check the header and lines of a file named `path` and give what they say.
 
+    The entries are used up: they are changed, and those of samples become the samples' own.
+
     Raises:
         FileDamaged: a line is not as its study would have written it.
 
@@ -121,7 +123,7 @@ def record_of(path: Path, header: Entry, entries: Iterable[Entry]) -> StudyRecor
         extended = [(number, entry) for number, entry in block if "extended" in entry]
         extensions += [_extension_of(path, number, entry) for number, entry in extended]
         after += [number - 2 - earlier for earlier, (number, _) in enumerate(extended, len(after))]
-        reader.read(block if not extended else [line for line in block if line not in extended])
+        reader.read([line for line in block if "extended" not in line[1]])
     return StudyRecord(read, tuple(reader.samples), tuple(extensions), tuple(after))
 
 

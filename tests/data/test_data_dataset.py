@@ -65,6 +65,7 @@ def test_no_image_is_in_two_embedded_splits(embedded: DataSet) -> None:
     assert not contents["validation"] & contents["test"]
 
 
+@pytest.mark.whole  # reckons with eight million pixels
 def test_statistics_are_the_training_pixels(embedded: DataSet) -> None:
     """Mean and deviation are of the training split alone, so nothing of the others leaks into it."""
     pixels = embedded.train.images.astype(np.float64) / 255
@@ -190,6 +191,7 @@ def test_a_damaged_file_is_refused(path: Path, content: bytes) -> None:
         load_data(str(path))
 
 
+@pytest.mark.whole  # reads 120 damaged files
 @given(position=st.integers(0, len(npz_bytes()) - 1), flip=st.integers(1, 255), compressed=st.booleans())
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_damaged_byte_is_survived(path: Path, position: int, flip: int, compressed: bool) -> None:

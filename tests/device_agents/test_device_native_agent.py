@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ai_edge_litert
@@ -259,6 +261,32 @@ def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: protocol.MeasureSe
         assert row.loops * min(row.wall_samples_ns) > 1000 * quick.min_sample_us / 10
         assert row.sentinel_ns > 0
     assert starts[0] == protocol.Start("sub/1", "sentinel")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AGREEING_VISITS",
+        "BLOCK_BYTES",
+        "BLOCK_LOAD_S",
+        "BLOCK_NS",
+        "BLOCK_SHARE",
+        "CALM",
+        "HOME_PAUSE_S",
+        "HOME_S",
+        "LONG_VISIT",
+        "LOOP_MARGIN",
+        "SENTINEL_SAMPLES",
+        "SETTLE_NS",
+        "SETTLE_RUNS",
+    ],
+)
+def test_it_measures_with_the_constants_of_the_python_runner(name: str, runner: ModuleType) -> None:
+    """Which of the two measured must not show in a row."""
+    sources = "".join(path.read_text() for path in sorted(_NATIVE.glob("*.c")))
+    (spelled,) = re.findall(rf"\b{name} = (?:\(\w+\))?([^;}}]+?) ?[;}}]", sources)
+    number, _, shift = spelled.partition(" << ")
+    assert float(number) * 2 ** int(shift or 0) == getattr(runner, name)
 
 
 def test_a_row_does_what_the_settings_say(agent: Agent, quick: protocol.MeasureSettings) -> None:

@@ -158,6 +158,7 @@ class Unsendable(nn.Module):
         return logits
 
 
+@pytest.mark.whole  # the library takes its time to be imported
 @pytest.mark.parametrize("who", ["network", "teacher"])
 def test_what_cannot_be_sent_to_other_processes_is_refused(samples: Samples, who: str) -> None:
     """In one line, before any is started."""

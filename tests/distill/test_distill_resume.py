@@ -60,6 +60,7 @@ LESSONS = {
 FAST = (("none", 4), ("kd", 4), ("crd", 4))  # each is three trainings
 
 
+@pytest.mark.whole  # three trainings each
 @pytest.mark.parametrize(
     ("name", "step"),
     [

@@ -80,7 +80,11 @@ def test_a_resnets_stages_end_where_its_layers_do() -> None:
     [
         ("tiny-28", [(8, 14, 14), (8, 7, 7), (16, 4, 4)]),
         ("mnasnet-28-narrow", [(12, 14, 14), (32, 7, 7), (80, 4, 4)]),
-        ("mnasnet-96", [(16, 48, 48), (24, 24, 24), (40, 12, 12), (112, 6, 6), (1280, 3, 3)]),
+        pytest.param(
+            "mnasnet-96",
+            [(16, 48, 48), (24, 24, 24), (40, 12, 12), (112, 6, 6), (1280, 3, 3)],
+            marks=pytest.mark.whole,  # a large network
+        ),
     ],
 )
 def test_a_searched_networks_stages_end_at_its_blocks(space: str, wanted: list[tuple[int, ...]]) -> None:

@@ -399,6 +399,7 @@ def test_norms_and_biases_decay_only_if_wanted(name: Any, decay_all: bool) -> No
     assert shrunk == [p.ndim > 1 or decay_all for p in learnt]
 
 
+@pytest.mark.whole  # starts two processes
 def test_workers_change_no_weight(tiny_data: DataSet) -> None:
     """Images varied by two processes teach the same bits as by none."""
     recipe = dataclasses.replace(RECIPE, epochs=2, augmentation=Augmentation(crop_padding=1, operators=2))

@@ -167,6 +167,7 @@ def test_operators_that_read_themselves_or_each_other_end_the_reading() -> None:
         assert 1 <= len(read_ops(changed(relu, circle))) <= 2
 
 
+@pytest.mark.whole  # writes thousands of operators
 def test_a_small_file_cannot_ask_for_much_time() -> None:
     """A vector of a million operators that are all the same one is refused by its length; so are a thousand inputs."""
 

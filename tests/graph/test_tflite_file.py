@@ -132,6 +132,7 @@ print(hashlib.sha256(random_model(int8_graph(graph_of(space, space.reference()))
 """
 
 
+@pytest.mark.whole  # starts another Python
 def test_another_process_gives_the_same_bytes() -> None:
     """The order of sets and the seed of hashes leave no trace in a file."""
     content = random_model(graph_in(graph_of(NARROW, NARROW.reference()), "int8"))

@@ -130,6 +130,7 @@ def others(draw: st.DrawFn) -> OpSpec:
     )
 
 
+@pytest.mark.whole  # writes and reads 150 models
 @settings(max_examples=150)
 @given(windows() | others())
 def test_every_operator_reads_back_as_itself(op: OpSpec) -> None:
@@ -137,6 +138,7 @@ def test_every_operator_reads_back_as_itself(op: OpSpec) -> None:
     assert [found.key for found in read_back(micro_model(op))] == [op.key]
 
 
+@pytest.mark.whole  # runs forty models
 @settings(max_examples=40, deadline=None)
 @given(windows())
 def test_every_window_runs(op: OpSpec) -> None:

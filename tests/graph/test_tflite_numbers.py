@@ -36,7 +36,7 @@ ODD = [replace(NARROW, name=f"odd-{size}", resolution=size) for size in (27, 29,
 CASES = [
     *((NARROW, arch) for arch in random_archs(NARROW, 4, 11)),
     (NARROW, NARROW.reference()),
-    (NARROW, whole(NARROW, "mb6_k5_se0.25_pool_l2_f1")),
+    pytest.param(NARROW, whole(NARROW, "mb6_k5_se0.25_pool_l2_f1"), marks=pytest.mark.whole),  # the largest network
     *((space, whole(space, "dsconv_k5_se0.25_pool_l2_f0.75")) for space in ODD),
     *((space, whole(space, "conv_k3_se0_pool_l1_f1.25")) for space in ODD),
     *((space, whole(space, "mb3_k3_se0_identity_l2_f1")) for space in ODD),

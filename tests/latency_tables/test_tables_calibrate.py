@@ -58,6 +58,7 @@ def test_the_error_is_that_of_networks_left_out() -> None:
     assert fit.heldout_mean_error < fit.interval_error < fit.heldout_max_error
 
 
+@pytest.mark.whole  # fits sixty tables
 @pytest.mark.parametrize("draw", ["normal", "laplace", "uniform"])
 def test_nine_of_ten_intervals_hold(draw: str) -> None:
     """Over many tables, about 90 % of further networks are within the interval, whatever the errors are drawn from."""

@@ -148,6 +148,7 @@ def test_further_fbnet_records_of_an_operator_are_further_attempts(file: Path) -
     assert (row.attempt, row.samples_ns) == (2, (363_000, 365_000))
 
 
+@pytest.mark.whole  # writes and reads sixty files
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 10**12)), min_size=1, max_size=5, unique_by=lambda r: r[0])
@@ -325,6 +326,7 @@ def test_a_wrong_csv_is_refused_with_its_line(file: Path, text: str, reason: str
     refused(file, "csv", reason)
 
 
+@pytest.mark.whole  # reads 64 MB
 @pytest.mark.parametrize("form", sorted(READERS))
 def test_a_file_that_is_not_there_or_no_text_is_refused(file: Path, form: str) -> None:
     """A missing file, a folder, and bytes that are no UTF-8, with the line of the first."""

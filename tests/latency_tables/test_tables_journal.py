@@ -25,7 +25,7 @@ HEADER = {"format": "test", "version": 1, "name": "Zürich"}
 ENTRIES: list[dict[str, Any]] = [{"n": 1, "text": "ä\n"}, {"n": 2, "list": [1.5, None, True]}, {"n": 3}]
 
 texts = st.text(max_size=8)
-whole = st.integers(-(1 << 63), (1 << 64) - 1)
+whole = st.integers(-(1 << 70), 1 << 70)
 leaves = st.none() | st.booleans() | whole | st.floats(allow_nan=False, allow_infinity=False) | texts
 values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(texts, st.lists(leaves, max_size=2), max_size=2)
 
@@ -62,6 +62,28 @@ def test_what_was_appended_is_read_again(entries: list[dict[str, Any]], sealed: 
         assert path.read_bytes() == before
         if sealed:
             assert "".join(sealed_lines(HEADER, entries)).encode() == before
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_whole_numbers_of_any_size_are_read_exactly(tmp_path: Path, sealed: bool) -> None:
+    """None becomes the float beside it, even one that a float could hold."""
+    numbers = [(1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 64, (1 << 64) + 1, -(1 << 63) - 1, 10**400]
+    journal = Journal(tmp_path / "journal.jsonl", HEADER, sealed=sealed)
+    journal.append({"numbers": numbers})
+    (found,) = read_journal(journal.path).entries
+    assert found == {"numbers": numbers}
+    assert set(map(type, found["numbers"])) == {int}
+
+
+def test_entries_that_were_taken_are_the_takers_own(path: Path) -> None:
+    """The journal knows them no longer; it goes on with those appended later, and the file holds all."""
+    journal = Journal(path, HEADER)
+    taken = journal.taken_entries()
+    assert (taken, journal.entries) == (ENTRIES, [])
+    taken[0]["n"] = "changed"
+    journal.append({"n": 4})
+    assert journal.entries == [{"n": 4}]
+    assert Journal(path, HEADER).entries == [*ENTRIES, {"n": 4}]
 
 
 def test_a_kill_costs_the_line_it_cut_and_nothing_else(path: Path) -> None:
@@ -111,6 +133,7 @@ def test_damage_in_the_middle_is_refused_with_its_line(path: Path, line: bytes, 
     ("text", "reason"),
     [
         ('{"n":1,"n":1,', "a field is there twice"),
+        ('{"n" :1,"n":2,', "a field is there twice"),
         ('{"in":{"n":1,"n":2},', "a field is there twice"),
         ('{"in":[{"n":1,"n":2}],', "a field is there twice"),
         ('{"n":NaN,', "NaN is no number"),

@@ -32,6 +32,7 @@ def write_rows(path: Path, rows: list[Measurement]) -> Path:
     return path
 
 
+@pytest.mark.whole  # merges fifty times
 @settings(max_examples=50, deadline=None)
 @given(st.lists(times, min_size=1, max_size=3))
 def test_every_sample_of_every_table_is_in_the_whole_once(

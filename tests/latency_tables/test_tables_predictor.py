@@ -79,6 +79,7 @@ def test_what_is_computed_at_loading_costs_an_inference_nothing() -> None:
     assert predictor.missing([folded, FLOATS[0]]) == []
 
 
+@pytest.mark.whole  # fits the operators of a table in every example
 @given(st.sampled_from(FLOATS[3:-3]))
 def test_an_operator_without_a_row_is_estimated_where_that_is_asked_for(gone: OpSpec) -> None:
     """The part is labelled, the interval is wider than the table's own, and nothing of another dtype is used."""

@@ -99,6 +99,7 @@ def test_a_table_without_sentinels_says_so() -> None:
     assert LatencyTable(KEY, rows).sentinel_ns == 7
 
 
+@pytest.mark.whole  # opens a table for every byte of a line
 def test_a_cut_table_keeps_its_whole_lines(path: Path, tmp_path: Path) -> None:
     """Cut at every byte of its end, a table holds all that came before and takes the lost line again."""
     whole = path.read_bytes()
@@ -461,6 +462,7 @@ def test_a_table_that_could_not_be_opened_is_not_held(path: Path) -> None:
     assert caught.value
 
 
+@pytest.mark.whole  # starts another Python
 def test_a_killed_writer_leaves_no_lock(path: Path) -> None:
     """Another process holds the file as long as it lives, and no longer."""
     paths = os.pathsep.join(sys.path)

@@ -41,6 +41,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.whole  # all charts of a run
 def test_a_csv_holds_what_is_plotted(make_run: MakeRun, tmp_path: Path) -> None:
     """A row a sample, in full precision, with units in the names of columns; the front is marked."""
     data = ReportData.load(make_run())
@@ -56,6 +57,7 @@ def test_a_csv_holds_what_is_plotted(make_run: MakeRun, tmp_path: Path) -> None:
     assert medians[:120] == running_median([p.sample.predicted_ms["int8"] for p in points[:120]])
 
 
+@pytest.mark.whole  # all charts of a run
 def test_the_histogram_counts_every_sample(make_run: MakeRun) -> None:
     """Bins follow each other without gaps, and the counts of each study add up."""
     table = charts(ReportData.load(make_run(random=30)))["histogram"].table
@@ -85,6 +87,7 @@ def test_every_chart_becomes_a_picture(make_run: MakeRun, shape: dict[str, int])
         assert min(width, height) > 400
 
 
+@pytest.mark.whole  # draws two pictures
 def test_pictures_are_the_same_every_time(make_run: MakeRun) -> None:
     """Nothing but the data is in a picture: no time, no version, no random place."""
     chart = charts(ReportData.load(make_run(search=20, random=5)))["projection"]
@@ -132,6 +135,7 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         write_csv(tmp_path / "file" / "out", ())
 
 
+@pytest.mark.whole  # all charts of a run
 def test_without_matplotlib_only_pictures_are_missing(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def two(tmp_path: Path) -> list[Path]:
     return folders
 
 
+@pytest.mark.whole  # draws a whole page
 def test_a_run_gets_its_page_and_table(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     """The page lies in the run folder; stdout has the table and where the page is."""
     run = make_run()
@@ -60,6 +61,7 @@ def test_a_search_alone_is_reported(make_run: MakeRun, tmp_path: Path, capsys: p
     assert {path.stem for path in plots.iterdir()} == {path.stem for path in tables.iterdir()} == names
 
 
+@pytest.mark.whole  # draws a whole page
 def test_several_runs_are_compared(two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The comparison is printed; its page is written where --out says, and nothing into the run folders."""
     before = {folder: sorted(folder.iterdir()) for folder in two}

@@ -81,6 +81,7 @@ def test_failed_samples_are_apart(make_run: MakeRun) -> None:
     assert {sample.failure for sample in search.failed} == {"out of memory"}
 
 
+@pytest.mark.whole  # draws a whole page
 def test_a_measured_latency_counts_instead_of_the_predicted(make_run: MakeRun) -> None:
     """A study that measures each candidate is reported by what it measured."""
     run = make_run(random=None, finished=False)
@@ -144,6 +145,7 @@ def test_a_manifest_with_a_wrong_value_is_refused(make_run: MakeRun, change: dic
         ReportData.load(run)
 
 
+@pytest.mark.whole  # draws a whole page
 def test_a_run_that_is_not_finished_is_read_with_a_note(make_run: MakeRun) -> None:
     """Results that are not there yet are named and shown as unknown."""
     run = make_run()
@@ -191,6 +193,14 @@ def test_an_empty_journal_is_refused(make_run: MakeRun) -> None:
         ReportData.load(run)
 
 
+def test_a_space_of_absurd_size_is_refused(make_run: MakeRun) -> None:
+    """A header that claims more options than any space has does not fill the memory."""
+    run = make_run(search=3, random=None)
+    rewrite(run / "search.jsonl", lambda lines: lines[0].update(decision_sizes=[10**6] * 42))
+    with pytest.raises(RunFileError, match="42000000 options"):
+        render(ReportData.load(run))
+
+
 def test_hidden_characters_do_not_reach_the_terminal(make_run: MakeRun) -> None:
     """Escape sequences, direction overrides and lone surrogates become a visible mark."""
     run = make_run()
@@ -205,6 +215,7 @@ def test_hidden_characters_do_not_reach_the_terminal(make_run: MakeRun) -> None:
     assert {(s.host, s.failure) for s in data.search.samples} == {("x\ufffd[31m", "\ufffdno")}
 
 
+@pytest.mark.whole  # draws a whole page for every example
 @settings(max_examples=40, deadline=None)  # each example writes and draws a run; the time of one says nothing
 @given(
     name=st.sampled_from(["manifest.json", "search.jsonl"]),

@@ -16,11 +16,12 @@ from report_runs import OPTIONS, SETTINGS, TARGET_MS, make_sample, make_samples,
 
 from edgekd.report.analysis import pareto_front, points_of
 from edgekd.report.data import ReportData, Target
-from edgekd.report.errors import RunFileError
 from edgekd.report.html import render
 from edgekd.report.scene import MOST_MARKS
 from edgekd.report.svg import Scale
 from edgekd.search.study_file import arch_id_of
+
+pytestmark = pytest.mark.whole  # draws whole pages
 
 MakeRun = Callable[..., Path]
 PLOTS = ("plot-histogram", "plot-scatter", "plot-latency", "plot-accuracy", "plot-macs", "plot-where")
@@ -307,14 +308,6 @@ def test_zooming_knows_the_scales(root: Node, plot: str) -> None:
     low, high, start, end = map(float, node.attributes["data-x"].split())
     scale, ticks = Scale(low, high, start, end), node.all("text", "x-tick")
     assert [scale.at(float(tick.text)) for tick in ticks] == pytest.approx([t.number("x") for t in ticks], abs=0.06)
-
-
-def test_a_space_of_absurd_size_is_refused(make_run: MakeRun) -> None:
-    """A header that claims more options than any space has does not fill the memory."""
-    run = make_run(search=3, random=None)
-    rewrite(run / "search.jsonl", lambda lines: lines[0].update(decision_sizes=[10**6] * 42))
-    with pytest.raises(RunFileError, match="42000000 options"):
-        render(ReportData.load(run))
 
 
 def test_decisions_have_the_shares_of_their_options(make_run: MakeRun) -> None:

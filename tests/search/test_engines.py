@@ -20,7 +20,11 @@ DISTINCT = tuple(name for name in ENGINES if name not in OPTUNAS)  # engines tha
 
 TWO_BLOCKS = SEVEN_BLOCKS[:12]
 
+LEARNING = ("akd", "tpe")  # which take their time to learn from dozens of results
 every = pytest.mark.parametrize("name", ENGINES)
+every_in_a_search = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.whole) if name in LEARNING else name for name in ENGINES]
+)
 distinct = pytest.mark.parametrize("name", DISTINCT)
 
 
@@ -54,7 +58,10 @@ def test_our_own_engines_never_repeat_themselves(name: str) -> None:
     assert len(set(proposed_unevenly(name))) == 30
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "akd" else n for n in DISTINCT])
+TRAINED = {"akd": pytest.mark.slow, "reinforce": pytest.mark.whole}  # in every example
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=TRAINED[n]) if n in TRAINED else n for n in DISTINCT])
 @settings(max_examples=15, deadline=None)
 @given(sizes=spaces, seed=st.integers(0, 2**31), count=st.integers(1, 40))
 def test_a_small_space_is_enumerated_once_and_then_yields_nothing(
@@ -101,7 +108,7 @@ def test_a_budget_of_one_evaluation_works(name: str) -> None:
     assert len(journal) == 1
 
 
-@every
+@every_in_a_search
 def test_the_same_seed_and_rewards_give_the_same_proposals(name: str) -> None:
     """Two engines of one seed that hear the same rewards propose the same vectors in the same order."""
     runs = [search(ENGINES[name]((3,) * 12, SMALL, 5), hamming_reward((3,) * 12, 5, 0.1), [10] * 6) for _ in range(2)]
@@ -114,7 +121,7 @@ def test_another_seed_gives_other_proposals(name: str) -> None:
     assert ENGINES[name](SEVEN_BLOCKS, SMALL, 1).ask(10) != ENGINES[name](SEVEN_BLOCKS, SMALL, 2).ask(10)
 
 
-@every
+@every_in_a_search
 def test_a_killed_study_goes_on_where_its_journal_ends(name: str) -> None:
     """Repeated asks and journalled results rebuild an engine, even when it died halfway through a batch."""
     unbroken = search(ENGINES[name]((3,) * 12, SMALL, 9), hamming_reward((3,) * 12, 9), [10] * 5)
@@ -174,7 +181,7 @@ def test_an_earlier_studys_results_are_used(name: str) -> None:
     assert sum(told.reward for told in proposed) / len(proposed) > average + 0.03
 
 
-@every
+@every_in_a_search
 def test_failed_candidates_are_taken_like_others(name: str) -> None:
     """A search in which every third candidate fails goes on; what failed has a reward that says so."""
     engine = ENGINES[name]((3,) * 10, SMALL, 2)

@@ -42,6 +42,7 @@ def test_longer_studies_learn_more_slowly(shorter: int, longer: int) -> None:
     assert AkdSettings.suited_to(EngineSettings(budget=120)).learning_rate == pytest.approx(1e-2)
 
 
+@pytest.mark.whole  # a whole search
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])  # training
 def test_the_agent_learns_within_120_noisy_samples_of_42_decisions(seed: int) -> None:
     """The last quarter scores at least 0.15 above the first in every seed: over two deviations of a random vector."""
@@ -108,6 +109,7 @@ def test_only_the_ranks_of_rewards_count() -> None:
     assert [told.choices for told in plain] == [told.choices for told in bent]
 
 
+@pytest.mark.whole  # an agent learns from 200 results
 def test_what_is_over_the_target_ranks_below_all_that_is_under_it() -> None:
     """With a latency limit, only the feasible option is learned, though the other one has the higher reward."""
     limited = EngineSettings(budget=200, batch=10, feasible_ms=1.0)
@@ -156,6 +158,7 @@ def test_settings_and_random_search_do_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.whole  # a whole search
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])  # training
 def test_reinforce_learns_too(seed: int) -> None:
     """It is a floor, not a dummy: in a study of 600 samples the plain gradient improves clearly."""

@@ -84,6 +84,7 @@ def test_evolution_learns() -> None:
     assert fmean(rewards[-60:]) - fmean(rewards[:60]) > 0.2
 
 
+@pytest.mark.whole  # a whole search
 def test_tpe_learns_the_reward() -> None:
     """The last third of 120 samples is better than the first."""
     engine = ENGINES["tpe"]((3,) * 10, EngineSettings(120, 10), 0)
@@ -91,6 +92,7 @@ def test_tpe_learns_the_reward() -> None:
     assert fmean(rewards[-40:]) - fmean(rewards[:40]) > 0.1
 
 
+@pytest.mark.whole  # two whole searches
 def test_nsga2_looks_at_accuracy_and_latency_and_not_at_the_reward() -> None:
     """Other rewards change nothing; with accuracy the same for all, the fastest vectors are bred."""
 
@@ -116,6 +118,7 @@ def test_a_missing_optuna_is_one_clear_error(name: str, monkeypatch: pytest.Monk
         ENGINES[name]((2,), SMALL, 0)
 
 
+@pytest.mark.whole  # fills a space in every example
 @given(sizes=spaces, data=st.data())
 @settings(max_examples=50, deadline=None)
 def test_the_ledgers_successor_is_fresh_and_finds_the_last_gap(sizes: tuple[int, ...], data: st.DataObject) -> None:

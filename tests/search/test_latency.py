@@ -38,6 +38,7 @@ def narrow() -> LatencyModel:
     return LatencyModel.of(NARROW, table_for(NARROW))
 
 
+@pytest.mark.whole  # predicts every architecture of a space
 @pytest.mark.parametrize("fit", CALIBRATIONS.values(), ids=CALIBRATIONS)
 def test_the_fastest_is_the_minimum_over_all_architectures(fit: Calibration, tiny_table: LatencyTable) -> None:
     """Dynamic programming agrees with trying all of a small space, whatever is expensive."""
@@ -49,6 +50,7 @@ def test_the_fastest_is_the_minimum_over_all_architectures(fit: Calibration, tin
     assert max(tried.values()) > 1.5 * fastest_ms
 
 
+@pytest.mark.whole  # predicts every architecture of a space
 def test_each_dtype_has_its_own_fastest(tiny_table: LatencyTable) -> None:
     """int8 is searched with int8 rows."""
     model = LatencyModel.of(TINY, tiny_table)
@@ -57,6 +59,7 @@ def test_each_dtype_has_its_own_fastest(tiny_table: LatencyTable) -> None:
     assert model.fastest("int8")[1] != model.fastest("float32")[1]
 
 
+@pytest.mark.whole  # makes the table of a large space
 def test_no_random_architecture_beats_the_fastest_of_a_large_space(narrow: LatencyModel) -> None:
     """Where trying all is out of the question, none of fifty is faster, and the fastest is of the space."""
     arch, fastest_ms = narrow.fastest("int8")
@@ -65,6 +68,7 @@ def test_no_random_architecture_beats_the_fastest_of_a_large_space(narrow: Laten
     assert all(narrow.predict(other, "int8").total_ms > fastest_ms for other in random_archs(NARROW, 50, 2))
 
 
+@pytest.mark.whole  # makes the table of a large space
 def test_a_prediction_is_that_of_the_graphs_operators(narrow: LatencyModel) -> None:
     """The int8 file's QUANTIZE and DEQUANTIZE are counted too."""
     arch = NARROW.reference()

@@ -68,6 +68,7 @@ def test_a_candidate_is_rated_by_a_short_training(task: ProxyTask) -> None:
     assert found.host
 
 
+@pytest.mark.whole  # four trainings
 def test_a_rating_depends_on_nothing_that_was_rated_before(task: ProxyTask) -> None:
     """So it is the same in any worker, and in any order."""
     room = Classroom.open(task)
@@ -117,6 +118,7 @@ def test_images_are_a_number_or_a_share(task: ProxyTask, images: float, same_as:
     assert rated(wanted) == rated(counted)
 
 
+@pytest.mark.whole  # three trainings
 def test_another_resolution_changes_the_student_s_images_and_not_the_teacher_s_logits(task: ProxyTask) -> None:
     """The same file of logits serves; the space's own resolution is the same as none."""
     assert rated(dataclasses.replace(task, resolution=15)) == rated(task)
@@ -132,6 +134,7 @@ def test_a_candidate_below_the_floor_is_ended_and_keeps_its_accuracy(task: Proxy
     assert found.accuracy == found.early_accuracy is not None
 
 
+@pytest.mark.whole  # three trainings
 def test_a_candidate_that_is_looked_at_and_not_ended_is_rated_as_if_nobody_had_looked(task: ProxyTask) -> None:
     """Looking changes nothing, and what was seen is told."""
     seen, unseen = rated(task, Hopeless(1, 0.0)), rated(task)

@@ -30,6 +30,9 @@ from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.space import Space
 from latency_tables.errors import FileDamaged, FileNotWritable, OtherSettings
+from latency_tables.journal import Journal
+
+pytestmark = pytest.mark.whole  # whole searches
 
 
 def test_a_study_rates_as_many_distinct_architectures_as_its_budget(tmp_path: Path) -> None:
@@ -102,6 +105,21 @@ def test_a_finished_study_is_read_without_rating_anything(tmp_path: Path) -> Non
     assert study(path).run(FakeProxy(dies_after=0).evaluate, witness).samples == samples
     assert tuple(witness.recalled_ones) == samples
     assert path.read_bytes() == before
+
+
+def test_an_open_study_keeps_what_it_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines have become samples; the journal keeps those that were appended since, and no others."""
+    path, journals = tmp_path / "search.jsonl", list[Journal]()
+    samples = study(path, budget=5).run(FakeProxy().evaluate).samples
+
+    def opened(*args: Any, **named: Any) -> Journal:
+        journals.append(Journal(*args, **named))
+        return journals[-1]
+
+    monkeypatch.setattr(study_module, "Journal", opened)
+    found = study(path, budget=8).run(FakeProxy().evaluate).samples
+    assert found[:5] == samples
+    assert [entry.get("index") for entry in journals[0].entries] == [None, 5, 6, 7]  # the extension first
 
 
 CHANGES: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from studies import IDENTITY, TINY, FakeProxy, edit_line, plain_lines, study, write_lines
 from synthetic import NARROW
 
+from edgekd.search import study_file
 from edgekd.search.errors import OtherVersion
 from edgekd.search.rated import Rated
 from edgekd.search.reward import Reward
@@ -44,6 +46,12 @@ def finished(tmp_path: Path) -> Path:
     study(path, targets_ms=(0.05, 0.03), budget=5).run(FakeProxy().evaluate)
     study(path, targets_ms=(0.05, 0.03), budget=8).run(FakeProxy().evaluate)
     return path
+
+
+@pytest.fixture(params=[1000, 2], ids=["one_block", "blocks_of_two"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are checked all at once, or two at a time: 2 and 3, 4 and 5, and so on."""
+    monkeypatch.setattr(study_file, "_BLOCK", request.param)
 
 
 def test_a_study_is_read_as_it_was_run(finished: Path) -> None:
@@ -89,12 +97,14 @@ Edit = Callable[[dict[str, Any]], object]
     ("edit", "reason"),
     [
         (lambda e: e.update(index=4), "index is 4"),
+        (lambda e: e.update(index=1), "index is 1"),  # its place among the lines 4 and 5
         (lambda e: e.update(index=3.0), "index is 3.0"),
         (lambda e: e.update(choices=e["choices"][:-1]), "choices is"),
         (lambda e: e["choices"].__setitem__(0, 99), "choices is"),
         (lambda e: e["choices"].__setitem__(0, -1), "choices is"),
         (lambda e: e["choices"].__setitem__(0, 10**400), "choices is"),
         (lambda e: e["choices"].__setitem__(0, True), "choices is"),
+        (lambda e: e["choices"].__setitem__(0, 1.0), "choices is"),
         (lambda e: e["choices"].__setitem__(0, "0"), "choices is"),
         (lambda e: e.update(choices="00"), "choices is '00'"),
         (lambda e: e.update(arch_id="0" * 12), "arch_id is"),
@@ -126,13 +136,26 @@ Edit = Callable[[dict[str, Any]], object]
         (lambda e: e.update(target=-1), "target is -1"),
         (lambda e: e.pop("macs"), "fields is"),
         (lambda e: e.update(extra=1), "fields is"),
+        (lambda e: e.update(extra=e.pop("macs")), "fields is"),
     ],
 )
+@pytest.mark.usefixtures("blocks")
 def test_a_wrong_value_is_refused_with_its_line(finished: Path, edit: Edit, reason: str) -> None:
     """Though the checksum is right: every field has a type, a range, and a sense beside the others."""
     edit_line(finished, 5, edit)
     with pytest.raises(FileDamaged, match=f"line 5: {reason}"):
         load_study(finished)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_every_line_is_refused_by_its_own_number(finished: Path) -> None:
+    """Wherever it stands among the others, before or after the extension on line 7."""
+    whole = finished.read_bytes()
+    for number in (2, 3, 4, 5, 6, 8, 9, 10):
+        edit_line(finished, number, lambda e: e.update(index=99))
+        with pytest.raises(FileDamaged, match=f"line {number}: index is 99"):
+            load_study(finished)
+        finished.write_bytes(whole)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +197,7 @@ def test_a_wrong_header_is_refused(finished: Path, edit: Edit, reason: str) -> N
         {"extended": {"budget": 9, "budget_epochs": 0}, "index": 5},
     ],
 )
+@pytest.mark.usefixtures("blocks")
 def test_a_wrong_extension_is_refused(finished: Path, wrong: dict[str, Any]) -> None:
     """With its line."""
     lines = plain_lines(finished)
@@ -182,11 +206,13 @@ def test_a_wrong_extension_is_refused(finished: Path, wrong: dict[str, Any]) -> 
         load_study(finished)
 
 
-def test_an_architecture_that_is_there_twice_is_refused(finished: Path) -> None:
-    """Samples are distinct."""
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("again", [3, 4, 5, 6])
+def test_an_architecture_that_is_there_twice_is_refused(finished: Path, again: int) -> None:
+    """Samples are distinct, however far apart their lines are."""
     lines = plain_lines(finished)
-    write_lines(finished, [*lines[:2], lines[1] | {"index": 1}])
-    with pytest.raises(FileDamaged, match="line 3: choices is"):
+    write_lines(finished, [*lines[: again - 1], lines[1] | {"index": again - 2}])
+    with pytest.raises(FileDamaged, match=f"line {again}: choices is"):
         load_study(finished)
 
 
@@ -243,6 +269,21 @@ def many(count: int) -> StudyRecord:
         place = (index, tuple(digits), arch, arch_id_of(arch), {"float32": 2 * ms, "int8": ms}, None)
         samples.append(Sample(*place, 0.5, reward, 1.0, 10**6, 1, None, "", "host", 0))
     return StudyRecord(header, tuple(samples))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 1000])
+def test_extensions_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """At the start, inside or at the end of the lines that are checked at once, or as all of them."""
+    monkeypatch.setattr(study_file, "_BLOCK", at_once)
+    record = many(5)
+    larger = (Extension(6, 0), Extension(7, 0), Extension(8, 9))
+    for after in itertools.combinations_with_replacement(range(6), 3):
+        lines = [sample.as_json() for sample in record.samples]
+        for place, extension in reversed(list(zip(after, larger, strict=True))):
+            lines.insert(place, extension.as_json())
+        entries = [read_object(to_line(line)) for line in lines]
+        header = read_object(to_line(record.header.as_json()))
+        assert record_of(PATH, header, entries) == replace(record, extensions=larger, extended_after=after)
 
 
 def test_reading_takes_time_in_proportion(tmp_path: Path) -> None:

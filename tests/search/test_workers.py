@@ -28,6 +28,7 @@ from edgekd.search.workers.room import Rater, Refusal
 ARCHS = random_archs(tiny_space(), 5, 3)
 
 
+@pytest.mark.whole  # candidates that take their time
 def test_one_worker_rates_in_this_process_in_order_and_lazily(tmp_path: Path) -> None:
     """A candidate is rated only when its rating is wanted, so that a study's journal has each before the next."""
     diary = tmp_path / "diary"
@@ -94,6 +95,7 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         pytest.fail("it has started")
 
 
+@pytest.mark.whole  # starts another Python
 def test_settings_and_inline_workers_load_neither_torch_nor_ray() -> None:
     """A command that only reads them starts at once."""
     code = "import sys, edgekd.search.workers; print({'torch', 'ray'} & set(sys.modules))"
@@ -125,6 +127,7 @@ def test_where_nobody_listens_is_no_cluster(closed_port: int) -> None:
         pytest.fail("it has joined")
 
 
+@pytest.mark.whole  # waits a second
 def test_a_listener_that_is_not_ray_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection and says nothing."""
     monkeypatch.setattr("edgekd.search.workers.cluster._ANSWER_S", 1.0)

@@ -89,6 +89,7 @@ def test_any_text_is_refused_or_is_its_own(text: str) -> None:
         assert str(Arch.parse(text)) == text
 
 
+@pytest.mark.whole  # forty architectures of every space
 @pytest.mark.parametrize("name", SPACES)
 @settings(max_examples=40)
 @given(data=st.data())

@@ -129,6 +129,7 @@ ENUMERATED = {
 }
 
 
+@pytest.mark.whole  # every architecture of a space
 @pytest.mark.parametrize("space", ENUMERATED.values(), ids=ENUMERATED.keys())
 def test_reachable_operators_are_those_of_every_architecture(space: Space) -> None:
     """A small space, enumerated: nothing is missing, and nothing is measured in vain."""

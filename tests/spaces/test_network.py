@@ -64,6 +64,7 @@ def test_odd_sizes_work_with_strides_and_pooling(resolution: int) -> None:
         assert seen[node.name] == (2, channels, *spatial)
 
 
+@pytest.mark.whole  # runs a whole network and its folded one
 @some_archs
 def test_folding_the_norms_changes_nothing(arch: Arch) -> None:
     """The folded network gives the same logits in eval mode, and holds no batch norm any more."""

@@ -59,6 +59,7 @@ def test_a_small_space_has_networks_enough_to_calibrate_on(space: Space) -> None
     assert set(every_arch(space)) <= set(archs)
 
 
+@pytest.mark.whole  # profiles a whole space
 @every_space
 def test_a_small_space_is_profiled_and_predicted(space: Space, tmp_path: Path) -> None:
     """The table covers all its networks, is calibrated, reads back, and both ways of predicting agree."""
@@ -81,6 +82,7 @@ def test_a_quick_profile_has_the_least_networks_for_a_calibration() -> None:
     assert len(calibration_archs(space, MIN_NETWORKS)) == MIN_NETWORKS
 
 
+@pytest.mark.whole  # profiles a whole space
 def test_a_target_below_the_only_architecture_names_it(tmp_path: Path) -> None:
     """The message says what the fastest takes, and that much is enough."""
     space = small_space()

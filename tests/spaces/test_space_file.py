@@ -70,6 +70,7 @@ spaces = st.builds(
 )
 
 
+@pytest.mark.whole  # writes and reads a space in every example
 @given(spaces)
 def test_a_space_reads_back_from_its_text(space: Space) -> None:
     """Equal but for the edition in its name; written again it is the same text, and reads as the very same space."""
@@ -81,6 +82,7 @@ def test_a_space_reads_back_from_its_text(space: Space) -> None:
     assert read(to_toml(found)) == found
 
 
+@pytest.mark.whole  # writes and reads twenty spaces
 @settings(max_examples=20)
 @given(space=spaces, data=st.data())
 def test_architectures_of_a_users_space_are_its_own(space: Space, data: st.DataObject) -> None:

@@ -232,6 +232,7 @@ NUMBERS = st.lists(st.floats(0.001, 1.0), min_size=1, max_size=4).map(tuple)
 SIZES = st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096))
 
 
+@pytest.mark.whole  # hypothesis draws texts of an expression
 @given(name=st.from_regex(r"[a-z:@./+,]+", fullmatch=True), mean=NUMBERS, std=NUMBERS, size=SIZES)
 def test_what_is_said_is_understood(name: str, mean: tuple[float, ...], std: tuple[float, ...], size: object) -> None:
     """Behind any name, commas in it included, and in any order."""

@@ -120,6 +120,7 @@ def refused(edgekd: FakeEdgekd, study: Callable[..., int], capsys: pytest.Captur
     return start
 
 
+@pytest.mark.whole  # a whole study
 def test_every_teacher_and_none_are_searched_with_every_seed(
     edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_every_teacher_and_none_are_searched_with_every_seed(
     assert all(command[1:7] == [str(tmp_path / "study" / name) for name in names] for command in compared)
 
 
+@pytest.mark.whole  # a whole study
 def test_searches_differ_in_nothing_but_teacher_seed_and_folder(
     edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -163,12 +165,14 @@ def test_a_teacher_that_is_no_file_is_given_as_it_is(
     assert len(list((tmp_path / "study").glob("timm-resnet18-random-seed*"))) == 1
 
 
+@pytest.mark.whole  # a whole study
 def test_a_teachers_logits_are_computed_once(edgekd: FakeEdgekd, study: Callable[..., int]) -> None:
     """The teacher's other searches find them in their folders."""
     assert study("--teachers", "embedded", "vgg8.safetensors", "--seeds", "3") == 0
     assert edgekd.computed == 2
 
 
+@pytest.mark.whole  # a whole study
 def test_no_two_searches_have_the_same_seed(edgekd: FakeEdgekd, study: Callable[..., int]) -> None:
     """Searches of one seed begin alike, and the test takes them to be independent."""
     assert study("--teachers", "embedded", "vgg8.safetensors", "--seeds", "3") == 0
@@ -178,6 +182,7 @@ def test_no_two_searches_have_the_same_seed(edgekd: FakeEdgekd, study: Callable[
     assert len(seeds) == len(set(seeds)) == 9
 
 
+@pytest.mark.whole  # a whole study
 def test_a_finished_search_is_not_repeated(edgekd: FakeEdgekd, study: Callable[..., int]) -> None:
     """What was interrupted goes on; what lies there says how long it takes, so nothing is probed again."""
     edgekd.dies_at = 4  # the probe, two searches, and this one
@@ -192,6 +197,7 @@ def test_a_finished_search_is_not_repeated(edgekd: FakeEdgekd, study: Callable[.
     assert edgekd.searches() == []
 
 
+@pytest.mark.whole  # three whole studies
 def test_more_seeds_teachers_and_candidates_add_to_what_is_there(edgekd: FakeEdgekd, study: Callable[..., int]) -> None:
     """A third seed and another teacher are searched alone; a larger budget goes on with all."""
     assert study() == 0
@@ -206,6 +212,7 @@ def test_more_seeds_teachers_and_candidates_add_to_what_is_there(edgekd: FakeEdg
     assert edgekd.searches() == ["embedded-seed1000", "none-seed0", "embedded-seed1001", "none-seed1"]
 
 
+@pytest.mark.whole  # a whole study
 def test_the_duration_is_told_beforehand_and_after_every_search(
     edgekd: FakeEdgekd, study: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +231,7 @@ def test_the_duration_is_told_beforehand_and_after_every_search(
     assert "Distance between groups" in said
 
 
+@pytest.mark.whole  # a whole study
 def test_the_json_file_holds_every_studys_best_and_the_comparison(
     edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -242,6 +250,7 @@ def test_the_json_file_holds_every_studys_best_and_the_comparison(
         assert found["best_under_target"]["predicted_ms"]["int8"] <= TARGET_MS
 
 
+@pytest.mark.whole  # two whole studies
 def test_every_two_teachers_are_tested_and_all_together(
     edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -262,6 +271,7 @@ def test_one_seed_says_nothing_of_chance(edgekd: FakeEdgekd, study: Callable[...
     assert json.loads((tmp_path / "r.json").read_text())["tests"] == {"all": None}
 
 
+@pytest.mark.whole  # a whole study
 def test_that_nothing_is_under_the_target_is_a_finding(
     edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +296,7 @@ def test_what_would_mix_studies_up_is_refused(refused: Callable[..., str], argum
     assert said in refused(*arguments)
 
 
+@pytest.mark.whole  # a whole study
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -4,20 +4,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "machine.h"
 #include "row.h"
 #include "tensors.h"
 #include "text.h"
 #include "wire.h"
 
-/* Models alive together in one block, with inputs and outputs: a board of 1 GB must hold them, packed once more. */
-static const size_t BLOCK_BYTES = (size_t)128 << 20;
-/* A block closes once it takes longer. Its jobs need some seconds to meet the machine at its best, but no row comes
- * home before its block is complete. */
+/* So large at most are models alive together in one block, with inputs and outputs, and no larger than one in so many
+ * parts of the memory that is free: the runtime packs their weights once more. */
+static const int64_t BLOCK_BYTES = (int64_t)512 << 20;
+static const int64_t BLOCK_SHARE = 8;
+/* A block closes once it takes longer on a calm machine. Its jobs need some seconds to meet the machine at its best,
+ * but no row of a shorter block comes home before it is complete. */
 static const double BLOCK_NS = 8e9;
 /* It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured. */
 static const double BLOCK_LOAD_S = 15;
-/* A reading: the first sample warms the caches up, and the fastest of all readings counts. */
+/* A reading, of which the faster counts: the first one warms the caches up. */
 enum { SENTINEL_SAMPLES = 2 };
+/* A block begins with so long a look for the sentinel's best: some moment of that is undisturbed. */
+static const double SENTINEL_START_S = 0.05;
+/* On a calm machine half of the sentinel's readings are within this factor of its best; who shares caches or execution
+ * units slows it down by a fifth and more. */
+static const double CALM = 1.1;
+/* On a machine that is not calm a block may take minutes: what is done comes home so often, and the next round waits
+ * until the other end has looked at the device and written its table. */
+static const double HOME_S = 10;
+static const double HOME_PAUSE_S = 0.3;
 
 typedef struct {
     Bench bench;
@@ -30,6 +42,10 @@ typedef struct {
     double expected_ns;
     double began_s;
     BlockFacts facts;
+    double *readings_ns; /* of the sentinel: before each round and before rows are sent */
+    size_t readings;
+    double best_ns;         /* the sentinel's in this block */
+    double earlier_best_ns; /* and in the one before: a clock that has dropped for good is usual */
     int64_t usual_khz; /* allowed to our CPUs when the plan began */
 } Batch;
 
@@ -42,12 +58,31 @@ static void choose_sentinel(Batch *batch, const Job *wanted, const Job *jobs, si
         batch->sentinel = candidate_load(&batch->bench, &jobs[i], "sentinel", &ignored);
 }
 
+/* Take a short reading of the sentinel, if there is one; before a block's first one look for its best. */
 static void read_sentinel(Batch *batch)
 {
     if (batch->sentinel == NULL)
         return;
-    double ns = candidate_fastest_ns(&batch->bench, batch->sentinel, SENTINEL_SAMPLES);
+    double look_s = batch->readings == 0 ? SENTINEL_START_S : 0;
+    double ns = candidate_fastest_ns(&batch->bench, batch->sentinel, SENTINEL_SAMPLES, look_s, &batch->best_ns);
+    batch->readings_ns[batch->readings++] = ns;
     batch->facts.sentinel_ns = fmin(batch->facts.sentinel_ns, ns);
+}
+
+static int compare_ns(const void *one, const void *other)
+{
+    double difference = *(const double *)one - *(const double *)other;
+    return (difference > 0) - (difference < 0);
+}
+
+/* Tell whether at least half of the sentinel's readings were as fast as it can be. */
+static bool is_calm(const Batch *batch)
+{
+    if (batch->readings == 0)
+        return true;
+    qsort(batch->readings_ns, batch->readings, sizeof *batch->readings_ns, compare_ns);
+    double median_ns = batch->readings_ns[(batch->readings - 1) / 2];
+    return median_ns <= CALM * fmin(batch->best_ns, batch->earlier_best_ns);
 }
 
 static void shuffle(Batch *batch, Candidate **visits, size_t count)
@@ -60,61 +95,79 @@ static void shuffle(Batch *batch, Candidate **visits, size_t count)
     }
 }
 
+/* Answer a job that is done. */
+static void send_answer(const Batch *batch, const Candidate *candidate)
+{
+    if (candidate->status == 0) {
+        send_row(&batch->bench, candidate, &batch->facts);
+        return;
+    }
+    Reason reason;
+    because(&reason, "a run failed while it was measured: %s", status_name(candidate->status));
+    wire_failed(candidate->job->id, reason.text);
+}
+
+/* Answer the jobs of the block that are done, and let go of their models. */
 static void send_answers(Batch *batch)
 {
     text_temperatures(&batch->facts.temperatures);
+    size_t left = 0;
     for (size_t i = 0; i < batch->count; i++) {
-        const Candidate *candidate = batch->candidates[i];
-        Reason reason;
-        if (candidate->status == 0) {
-            send_row(&batch->bench, candidate, &batch->facts);
-        } else {
-            because(&reason, "a run failed while it was measured: %s", status_name(candidate->status));
-            wire_failed(candidate->job->id, reason.text);
+        Candidate *candidate = batch->candidates[i];
+        if (!candidate->is_done) {
+            batch->candidates[left++] = candidate;
+            continue;
         }
+        send_answer(batch, candidate);
+        candidate_free(candidate);
     }
+    batch->count = left;
     text_free(&batch->facts.temperatures);
 }
 
-/* List the jobs that are not done; returns how many there are. */
-static size_t list_visits(const Batch *batch, Candidate **visits)
+/* Visit the jobs that are not done, and find out which are now; returns how many are, sent or not. */
+static size_t go_round(Batch *batch, Candidate **visits)
 {
-    size_t count = 0;
+    size_t count = 0, done = 0;
     for (size_t i = 0; i < batch->count; i++)
-        if (!candidate_is_done(&batch->bench, batch->candidates[i]))
+        if (!batch->candidates[i]->is_done)
             visits[count++] = batch->candidates[i];
-    return count;
-}
-
-static void measure_rounds(Batch *batch, Candidate **visits)
-{
-    for (int round = 0; round < batch->bench.settings->rounds; round++) {
-        size_t count = list_visits(batch, visits);
-        if (count == 0)
-            break;
-        read_sentinel(batch);
-        shuffle(batch, visits, count);
-        for (size_t i = 0; i < count; i++)
-            candidate_visit(&batch->bench, visits[i]);
-    }
     read_sentinel(batch);
+    shuffle(batch, visits, count);
+    for (size_t i = 0; i < count; i++)
+        candidate_visit(&batch->bench, visits[i]);
+    bool calm = is_calm(batch);
+    for (size_t i = 0; i < count; i++)
+        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], calm);
+    for (size_t i = 0; i < batch->count; i++)
+        done += batch->candidates[i]->is_done;
+    return done;
 }
 
-/* Visit every job of the block in each round, read the sentinel before each and at the end, and send the rows. */
+/* Visit every job of the block in each round, after a reading of the sentinel, and answer those that are done. */
 static void measure_block(Batch *batch)
 {
-    if (batch->count > 0) {
-        Candidate **visits = need(batch->count * sizeof *visits);
-        ThrottleSigns before = throttle_signs(batch->usual_khz);
-        batch->facts.sentinel_ns = INFINITY;
-        measure_rounds(batch, visits);
+    Candidate **visits = need((batch->count + 1) * sizeof *visits);
+    ThrottleSigns before = throttle_signs(batch->usual_khz);
+    double sent_s = seconds_now();
+    batch->facts.sentinel_ns = batch->best_ns = INFINITY;
+    batch->readings = 0;
+    while (batch->count > 0) {
+        size_t done = go_round(batch, visits);
+        bool is_over = done == batch->count;
+        if (!is_over && (done == 0 || seconds_now() - sent_s < HOME_S))
+            continue;
+        read_sentinel(batch);
         batch->facts.throttled = is_throttled(before, throttle_signs(batch->usual_khz));
         send_answers(batch);
-        free(visits);
+        if (!is_over)
+            pause_for(HOME_PAUSE_S);
+        sent_s = seconds_now();
     }
-    for (size_t i = 0; i < batch->count; i++)
-        candidate_free(batch->candidates[i]);
-    batch->count = batch->size_bytes = 0;
+    if (batch->readings > 0)
+        batch->earlier_best_ns = batch->best_ns;
+    free(visits);
+    batch->size_bytes = 0;
     batch->began_s = seconds_now();
     batch->expected_ns = 0;
 }
@@ -126,10 +179,25 @@ static void add(Batch *batch, Candidate *candidate)
     batch->expected_ns += candidate_expected_ns(batch->bench.settings, candidate);
 }
 
+static size_t block_bytes(void)
+{
+    int64_t bytes = BLOCK_BYTES, known[] = {available_bytes(), limit_bytes()};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i] > 0 && known[i] / BLOCK_SHARE < bytes)
+            bytes = known[i] / BLOCK_SHARE;
+    return (size_t)bytes;
+}
+
 static bool is_full(const Batch *batch)
 {
-    return batch->count >= (size_t)batch->bench.settings->block_size || batch->size_bytes >= BLOCK_BYTES ||
+    return batch->count >= (size_t)batch->bench.settings->block_size || batch->size_bytes >= block_bytes() ||
            batch->expected_ns >= BLOCK_NS || seconds_now() - batch->began_s >= BLOCK_LOAD_S;
+}
+
+/* How often the sentinel is read in a block at most: before each round and before rows are sent after it. */
+static size_t most_readings(const Settings *settings)
+{
+    return 2 * (size_t)settings->rounds * (size_t)settings->patience + 2;
 }
 
 void batch_run(const Runtime *runtime, const char *folder, const Settings *settings, const Job *sentinel,
@@ -137,9 +205,11 @@ void batch_run(const Runtime *runtime, const char *folder, const Settings *setti
 {
     bool on_cpu_clock = settings->threads == 1 && strcmp(single_thread_clock(), "thread_cpu") == 0;
     Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock}, .order = settings->seed};
+    batch.earlier_best_ns = INFINITY;
     batch.usual_khz = top_khz();
     batch.began_s = seconds_now();
     batch.candidates = need((size_t)settings->block_size * sizeof *batch.candidates);
+    batch.readings_ns = need(most_readings(settings) * sizeof *batch.readings_ns);
     choose_sentinel(&batch, sentinel, jobs, count);
     for (size_t i = 0; i < count; i++) {
         Reason reason;
@@ -153,6 +223,7 @@ void batch_run(const Runtime *runtime, const char *folder, const Settings *setti
     }
     measure_block(&batch);
     free(batch.candidates);
+    free(batch.readings_ns);
     if (batch.sentinel != NULL)
         candidate_free(batch.sentinel);
 }

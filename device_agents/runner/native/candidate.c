@@ -53,7 +53,7 @@ static int64_t settling_runs(const Candidate *candidate)
 
 static size_t samples_of(const Settings *settings)
 {
-    return (size_t)settings->rounds * (size_t)settings->samples_per_round * LONG_VISIT;
+    return (size_t)settings->rounds * (size_t)settings->patience * (size_t)settings->samples_per_round * LONG_VISIT;
 }
 
 /* --- the time limit --- */
@@ -241,31 +241,41 @@ static void find_best(const Bench *bench, const Candidate *candidate, double bes
     }
 }
 
-bool candidate_is_done(const Bench *bench, const Candidate *candidate)
+bool candidate_had_enough(const Bench *bench, const Candidate *candidate, bool is_calm)
 {
     const Settings *settings = bench->settings;
     if (candidate->status != 0)
         return true;
-    if (candidate->taken < (size_t)settings->least_rounds * candidate->visit_samples)
+    size_t visits = candidate->taken / candidate->visit_samples, rounds = (size_t)settings->rounds;
+    if (visits < rounds && visits < (size_t)settings->least_rounds)
         return false;
     if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
         return true;
+    if (!is_calm)
+        return visits >= rounds * (candidate->loops == 1 ? (size_t)settings->patience : 1);
     double best_ns[AGREEING_VISITS];
     find_best(bench, candidate, best_ns);
-    return best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);
+    return visits >= rounds || best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);
 }
 
-double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples)
+/* Time one sample and return a single run of it in ns, or the fastest so far where that was faster or this one failed. */
+static double faster_ns(const Bench *bench, const Candidate *candidate, int64_t loops, double fastest_ns)
+{
+    Sample sample;
+    if (take_sample(&candidate->model, loops, &sample) != 0)
+        return fastest_ns;
+    return fmin(fastest_ns, clock_ns(bench, &sample) / (double)loops);
+}
+
+double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples, double look_s, double *best_ns)
 {
     double fastest_ns = INFINITY;
     double began_s = begin_limited(bench, candidate->job, "sentinel", 0);
-    for (int i = 0; i < samples; i++) {
-        Sample sample;
-        if (take_sample(&candidate->model, candidate->loops, &sample) == 0) {
-            int64_t ns = bench->on_cpu_clock ? sample.cpu_ns : sample.wall_ns;
-            fastest_ns = fmin(fastest_ns, (double)ns / (double)candidate->loops);
-        }
-    }
+    for (double until_s = seconds_now() + look_s; seconds_now() < until_s;)
+        *best_ns = faster_ns(bench, candidate, 1, *best_ns);
+    for (int i = 0; i < samples; i++)
+        fastest_ns = faster_ns(bench, candidate, candidate->loops, fastest_ns);
     end_limited(began_s);
+    *best_ns = fmin(*best_ns, fastest_ns);
     return fastest_ns;
 }

@@ -18,6 +18,7 @@ typedef struct {
     int threads;
     int rounds;
     int least_rounds;
+    int patience;
     double agreement;
     double enough_s;
     int samples_per_round;
@@ -57,6 +58,7 @@ typedef struct {
     double spent_s;
     char started_at[UTC_SIZE];
     int status; /* of a run that failed while it was measured, else 0 */
+    bool is_done;
 } Candidate;
 
 /* Load a model, fill its inputs and warm it up; NULL and a reason when it cannot be. */
@@ -64,10 +66,13 @@ Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase,
 void candidate_free(Candidate *candidate);
 /* Take the samples of one job in one round. */
 void candidate_visit(const Bench *bench, Candidate *candidate);
-/* Tell whether a job's best visits agree, or it has had its time, or it failed. */
-bool candidate_is_done(const Bench *bench, const Candidate *candidate);
-/* Time a few samples at once and return the fastest single run in ns, or infinity. */
-double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples);
+/* Tell whether a job's best visits agree, or it has had its time, or it failed. On a machine that is not calm they agree
+ * on what the others leave it, and a long run needs many visits to meet one undisturbed from end to end. */
+bool candidate_had_enough(const Bench *bench, const Candidate *candidate, bool is_calm);
+/* Time a few samples and return the fastest single run in ns, or infinity. Before, time single runs for `look_s`; the
+ * fastest run of all lowers `best_ns`. */
+double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples, double look_s,
+                            double *best_ns);
 
 /* Estimate how long a job will take at least. */
 double candidate_expected_ns(const Settings *settings, const Candidate *candidate);

@@ -33,6 +33,12 @@ double seconds_now(void)
     return (double)wall_ns() / 1e9;
 }
 
+void pause_for(double seconds)
+{
+    struct timespec left = {0, (long)(seconds * 1e9)};
+    nanosleep(&left, NULL);
+}
+
 const char *single_thread_clock(void)
 {
     struct timespec resolution;
@@ -137,6 +143,30 @@ void text_temperatures(Text *text)
         }
     }
     text_add(text, "]");
+}
+
+int64_t available_bytes(void)
+{
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (file == NULL)
+        return 0;
+    char line[256];
+    long long kb = 0;
+    while (kb == 0 && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "MemAvailable: %lld kB", &kb) != 1)
+            kb = 0;
+    fclose(file);
+    return kb > 0 ? (int64_t)kb * 1024 : 0;
+}
+
+int64_t limit_bytes(void)
+{
+    long long bytes;
+    if (read_integer("/sys/fs/cgroup/memory.max", 10, &bytes) && bytes > 0)
+        return bytes;
+    if (read_integer("/sys/fs/cgroup/memory/memory.limit_in_bytes", 10, &bytes) && bytes > 0)
+        return bytes;
+    return 0;
 }
 
 int64_t involuntary_switches(void)

@@ -13,6 +13,8 @@ enum { MAX_CPUS = 1024, UTC_SIZE = 32 };
 int64_t wall_ns(void);
 int64_t thread_cpu_ns(void);
 double seconds_now(void);
+/* Sleep less than a second. */
+void pause_for(double seconds);
 /* "thread_cpu" where that clock is fine enough for one thread's work, else "wall". */
 const char *single_thread_clock(void);
 /* Write the time as RFC 3339 does, in UTC with milliseconds. */
@@ -29,6 +31,9 @@ void text_cpus(Text *text, const cpu_set_t *cpus);
 /* Add every thermal zone that answers as a JSON array of degrees Celsius. */
 void text_temperatures(Text *text);
 int64_t involuntary_switches(void);
+/* How much memory is free for the asking, and how much this process is limited to; 0 where the kernel does not say. */
+int64_t available_bytes(void);
+int64_t limit_bytes(void);
 int64_t peak_rss_bytes(void);
 
 typedef struct {

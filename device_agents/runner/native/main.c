@@ -105,6 +105,7 @@ static Settings read_settings(const Json *object)
         .threads = (int)wanted_integer(object, "threads", 1, MAX_THREADS),
         .rounds = (int)wanted_integer(object, "rounds", 1, 100),
         .least_rounds = (int)wanted_integer(object, "least_rounds", 1, 100),
+        .patience = (int)wanted_integer(object, "patience", 1, 100),
         .agreement = wanted_real(object, "agreement", 0, 1),
         .enough_s = wanted_real(object, "enough_s", 0, 86400),
         .samples_per_round = (int)wanted_integer(object, "samples_per_round", 1, 1000),

@@ -499,7 +499,7 @@ class Batch:
                 block.throttled = is_throttled(began, throttle_signs(self.usual_khz))
                 self.send_rows(block)
                 if not is_over:
-                    time.sleep(HOME_PAUSE_S)
+                    time.sleep(HOME_PAUSE_S)  # until the host has taken the rows in
                 sent_s = time.monotonic()
         self.earlier_best_ns = block.best_ns
         gc.collect()

@@ -27,7 +27,7 @@ from device_agents.errors import InvalidRequest, ProtocolError
 from device_agents.strict_json import MAX_TEXT, Fields, clean_text, excerpt
 
 PROTOCOL_VERSION = 2
-MAX_SAMPLES = 20_000  # a row; two clocks of it stay below half of the longest line
+MAX_SAMPLES = 20_000  # a row; two clocks of it stay below the longest line
 MAX_NS = 10**15  # 11 days: whatever claims to have taken longer is a broken clock
 MAX_CPUS = 1024
 
@@ -87,7 +87,7 @@ class MeasureSettings:
     warmup_runs: int = 3
     warmup_min_ms: float = 1.0
     time_limit_s: float = 60.0
-    block_size: int = 512  # 16 rounds over so many short operators take seconds
+    block_size: int = 512  # rounds over so many short operators take seconds in all
     sentinel_job_id: str | None = None
     seed: int = 0
     cpu_mask: int | None = None

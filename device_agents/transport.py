@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-MAX_LINE_BYTES = 1 << 20  # the longest honest line, 10,000 samples on two clocks, takes about 400 KB
+MAX_LINE_BYTES = 1 << 20  # the longest honest line, 20,000 samples on two clocks, takes about 800 KB
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,9 @@ class Bench(Holding):
         self._session.still_here()
 
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
-        """Measure every model in so many rounds at most; rows come in groups, not in the order given.
+        """Measure every model in so many rounds, long ones in up to four times as many.
+
+        Rows come in groups, not in the order given.
 
         Raises:
             MeasuringFailed: a model cannot be run there; the rows of all others have been given.

@@ -56,13 +56,14 @@ RUNTIMES = (
 # many parts of the memory that is free: the runtime packs their weights once more.
 BLOCK_BYTES = 512 << 20
 BLOCK_SHARE = 8
+UNKNOWN_BYTES = 1 << 30  # what a small board has, where the kernel does not say what is free
 # A block closes once it takes longer on a calm machine. Its jobs need some seconds to meet the machine at its best, but
 # no row of a shorter block comes home before it is complete.
 BLOCK_NS = 8_000_000_000
 # It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured.
 BLOCK_LOAD_S = 15.0
 SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up
-SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its best: some moment of that is undisturbed
+SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its best, most often undisturbed once
 # On a calm machine half of the sentinel's readings are within this factor of its best; who shares caches or execution
 # units slows it down by a fifth and more.
 CALM = 1.1
@@ -496,7 +497,7 @@ class Batch:
             is_over = len(block.done) == len(block.candidates)
             if is_over or (block.done and time.monotonic() - sent_s >= HOME_S):
                 self.read_sentinel(block)
-                block.throttled = is_throttled(began, throttle_signs(self.usual_khz))
+                block.throttled = block.throttled or is_throttled(began, throttle_signs(self.usual_khz))
                 self.send_rows(block)
                 if not is_over:
                     time.sleep(HOME_PAUSE_S)  # until the host has taken the rows in
@@ -509,8 +510,13 @@ class Batch:
         visits = [candidate for candidate in block.candidates if candidate.job_id not in block.done]
         self.read_sentinel(block)
         self.order.shuffle(visits)
-        for candidate in visits:
-            self.visit(candidate, block)
+        for candidate in list(visits):
+            try:
+                self.visit(candidate, block)
+            except Exception as error:  # noqa: BLE001 — whatever one model raises, the batch goes on
+                self.wire.send(type="failed", job=candidate.job_id, error=f"{type(error).__name__}: {error}")
+                block.candidates.remove(candidate)
+                visits.remove(candidate)
         is_calm = self.is_calm(block)
         block.done |= {candidate.job_id for candidate in visits if self.is_done(candidate, block, is_calm)}
 
@@ -579,7 +585,8 @@ class Batch:
 
     def best_for_a_while(self, invoke: Invoke) -> float:
         """Give the fastest of many single runs, in ns."""
-        best_ns, until = math.inf, time.perf_counter_ns() + SENTINEL_START_NS
+        look_ns = min(SENTINEL_START_NS, int(self.settings["time_limit_s"] * 1e9 / 4))  # it has a limit
+        best_ns, until = math.inf, time.perf_counter_ns() + look_ns
         while best_ns == math.inf or time.perf_counter_ns() < until:
             best_ns = min(best_ns, self.on_clock(*sample(invoke, 1)))
         return best_ns
@@ -750,7 +757,8 @@ def is_throttled(before: tuple[bool, int], after: tuple[bool, int]) -> bool:
 def block_bytes() -> int:
     """Say how large the models of a block may be together, in bytes."""
     limits = [read_integer(SYS / "fs/cgroup" / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
-    return min([BLOCK_BYTES, *(limit // BLOCK_SHARE for limit in [available_bytes(), *limits] if limit)])
+    known = [available_bytes() or UNKNOWN_BYTES, *filter(None, limits)]
+    return min([BLOCK_BYTES, *(size // BLOCK_SHARE for size in known)])
 
 
 def available_bytes() -> int:

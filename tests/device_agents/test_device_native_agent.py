@@ -279,6 +279,7 @@ def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: protocol.MeasureSe
         "SENTINEL_SAMPLES",
         "SETTLE_NS",
         "SETTLE_RUNS",
+        "UNKNOWN_BYTES",
     ],
 )
 def test_it_measures_with_the_constants_of_the_python_runner(name: str, runner: ModuleType) -> None:

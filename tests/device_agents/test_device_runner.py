@@ -222,9 +222,9 @@ def test_a_block_closes_before_it_takes_too_long(bench: Callable[..., Wire], run
 @pytest.mark.parametrize(
     ("files", "size_bytes"),
     [
-        ({}, 512 << 20),  # a kernel that says nothing
+        ({}, 128 << 20),  # a kernel that says nothing
         ({"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 800000 kB\n"}, 100_000 * 1024),
-        ({"meminfo": "MemTotal: 9000000 kB\n"}, 512 << 20),
+        ({"meminfo": "MemTotal: 9000000 kB\n"}, 128 << 20),
         ({"meminfo": "MemAvailable: 99999999 kB\n", "fs/cgroup/memory.max": "800000000\n"}, 100_000_000),
         ({"meminfo": "MemAvailable: 99999999 kB\n", "fs/cgroup/memory.max": "max\n"}, 512 << 20),
         ({"fs/cgroup/memory/memory.limit_in_bytes": "1600000\n"}, 200_000),
@@ -337,6 +337,22 @@ def test_what_is_done_in_a_long_block_comes_home_now_and_then(
         wire = bench({"a": "1000 1", "b": "2000 1"}, rounds=5, least_rounds=3)
     assert phases(wire) == "S" + 3 * "Smm" + sequel
     assert [row["job"] for row in wire.of("row")] == ["a", "b"]
+
+
+def test_a_job_whose_run_fails_while_it_is_measured_fails_alone(bench: Callable[..., Wire], runner: ModuleType) -> None:
+    """Whatever a model raises in mid-batch is its own answer; the sentinel and the others go on."""
+    plain = runner.Batch.visit
+
+    def visit(batch: Any, candidate: Any, block: Any) -> None:
+        if candidate.job_id == "b" and "b" in block.samples:
+            raise MemoryError("no room for a workspace")
+        plain(batch, candidate, block)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.Batch, "visit", visit)
+        wire = bench({"a": "1000 1", "b": "2000 1"}, rounds=4)
+    assert [line["error"] for line in wire.of("failed", job="b")] == ["MemoryError: no room for a workspace"]
+    assert [row["job"] for row in wire.of("row")] == ["a"]
 
 
 def test_a_job_that_has_had_its_time_is_done(

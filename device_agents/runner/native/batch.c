@@ -14,6 +14,8 @@
  * parts of the memory that is free: the runtime packs their weights once more. */
 static const int64_t BLOCK_BYTES = (int64_t)512 << 20;
 static const int64_t BLOCK_SHARE = 8;
+/* What a small board has, where the kernel does not say what is free. */
+static const int64_t UNKNOWN_BYTES = (int64_t)1 << 30;
 /* A block closes once it takes longer on a calm machine. Its jobs need some seconds to meet the machine at its best,
  * but no row of a shorter block comes home before it is complete. */
 static const double BLOCK_NS = 8e9;
@@ -21,7 +23,7 @@ static const double BLOCK_NS = 8e9;
 static const double BLOCK_LOAD_S = 15;
 /* A reading, of which the faster counts: the first one warms the caches up. */
 enum { SENTINEL_SAMPLES = 2 };
-/* A block begins with so long a look for the sentinel's best: some moment of that is undisturbed. */
+/* A block begins with so long a look for the sentinel's best: mostly some moment of it is undisturbed. */
 static const double SENTINEL_START_S = 0.05;
 /* On a calm machine half of the sentinel's readings are within this factor of its best; who shares caches or execution
  * units slows it down by a fifth and more. */
@@ -63,7 +65,8 @@ static void read_sentinel(Batch *batch)
 {
     if (batch->sentinel == NULL)
         return;
-    double look_s = batch->readings == 0 ? SENTINEL_START_S : 0;
+    double limit_s = batch->bench.settings->time_limit_s / 4; /* within the sentinel's own limit */
+    double look_s = batch->readings == 0 ? fmin(SENTINEL_START_S, limit_s) : 0;
     double ns = candidate_fastest_ns(&batch->bench, batch->sentinel, SENTINEL_SAMPLES, look_s, &batch->best_ns);
     batch->readings_ns[batch->readings++] = ns;
     batch->facts.sentinel_ns = fmin(batch->facts.sentinel_ns, ns);
@@ -152,13 +155,15 @@ static void measure_block(Batch *batch)
     double sent_s = seconds_now();
     batch->facts.sentinel_ns = batch->best_ns = INFINITY;
     batch->readings = 0;
+    batch->facts.throttled = false;
     while (batch->count > 0) {
         size_t done = go_round(batch, visits);
         bool is_over = done == batch->count;
         if (!is_over && (done == 0 || seconds_now() - sent_s < HOME_S))
             continue;
         read_sentinel(batch);
-        batch->facts.throttled = is_throttled(before, throttle_signs(batch->usual_khz));
+        batch->facts.throttled =
+            batch->facts.throttled || is_throttled(before, throttle_signs(batch->usual_khz));
         send_answers(batch);
         if (!is_over)
             pause_for(HOME_PAUSE_S);
@@ -181,7 +186,8 @@ static void add(Batch *batch, Candidate *candidate)
 
 static size_t block_bytes(void)
 {
-    int64_t bytes = BLOCK_BYTES, known[] = {available_bytes(), limit_bytes()};
+    int64_t available = available_bytes(), bytes = BLOCK_BYTES;
+    int64_t known[] = {available > 0 ? available : UNKNOWN_BYTES, limit_bytes()};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (known[i] > 0 && known[i] / BLOCK_SHARE < bytes)
             bytes = known[i] / BLOCK_SHARE;

@@ -20,7 +20,7 @@
 #include "questions.h"
 #include "wire.h"
 
-enum { PROTOCOL_VERSION = 2, MAX_JOBS = 1000000, MAX_THREADS = 1024, MAX_RUNS = 1000000 };
+enum { PROTOCOL_VERSION = 2, MAX_JOBS = 1000000, MAX_THREADS = 1024, MAX_RUNS = 1000000, MAX_SAMPLES = 20000 };
 
 typedef struct {
     const Runtime *runtime;
@@ -133,6 +133,8 @@ static void answer_plan(const Server *server, const Json *request)
     if (wanted_integer(request, "protocol", 0, INT_MAX) != PROTOCOL_VERSION)
         refuse_request();
     Settings settings = read_settings(json_member(request, "settings"));
+    if ((int64_t)settings.rounds * settings.patience * settings.samples_per_round > MAX_SAMPLES)
+        refuse_request();
     Job sentinel = read_job(json_member(request, "sentinel"));
     size_t count = (size_t)wanted_integer(request, "jobs", 0, MAX_JOBS);
     Job *jobs = need(count * sizeof *jobs);

@@ -578,17 +578,17 @@ class Batch:
         invoke, loops = self.sentinel.invoke, self.sentinel.loops
         with self.limited(self.sentinel.job_id, "sentinel", {}):
             if not block.sentinel_ns:
-                block.best_ns = self.best_for_a_while(invoke)
+                block.best_ns = self.best_for_a_while(invoke, loops)
             taken = [sample(invoke, loops) for _ in range(SENTINEL_SAMPLES)]
         block.sentinel_ns.append(min(self.on_clock(cpu, wall) for cpu, wall in taken) / loops)
         block.best_ns = min(block.best_ns, block.sentinel_ns[-1])
 
-    def best_for_a_while(self, invoke: Invoke) -> float:
-        """Give the fastest of many single runs, in ns."""
+    def best_for_a_while(self, invoke: Invoke, loops: int) -> float:
+        """Give the fastest of many samples such as a reading takes, in ns of one run."""
         look_ns = min(SENTINEL_START_NS, int(self.settings["time_limit_s"] * 1e9 / 4))  # it has a limit
         best_ns, until = math.inf, time.perf_counter_ns() + look_ns
         while best_ns == math.inf or time.perf_counter_ns() < until:
-            best_ns = min(best_ns, self.on_clock(*sample(invoke, 1)))
+            best_ns = min(best_ns, self.on_clock(*sample(invoke, loops)) / loops)
         return best_ns
 
     @contextmanager

@@ -272,7 +272,7 @@ double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int 
     double fastest_ns = INFINITY;
     double began_s = begin_limited(bench, candidate->job, "sentinel", 0);
     for (double until_s = seconds_now() + look_s; seconds_now() < until_s;)
-        *best_ns = faster_ns(bench, candidate, 1, *best_ns);
+        *best_ns = faster_ns(bench, candidate, candidate->loops, *best_ns);
     for (int i = 0; i < samples; i++)
         fastest_ns = faster_ns(bench, candidate, candidate->loops, fastest_ns);
     end_limited(began_s);

@@ -69,8 +69,8 @@ void candidate_visit(const Bench *bench, Candidate *candidate);
 /* Tell whether a job's best visits agree, or it has had its time, or it failed. On a machine that is not calm they agree
  * on what the others leave it, and a long run needs many visits to meet one undisturbed from end to end. */
 bool candidate_had_enough(const Bench *bench, const Candidate *candidate, bool is_calm);
-/* Time a few samples and return the fastest single run in ns, or infinity. Before, time single runs for `look_s`; the
- * fastest run of all lowers `best_ns`. */
+/* Time a few samples and return the fastest single run in ns, or infinity. Before, time others for `look_s`; the fastest
+ * run of all lowers `best_ns`. */
 double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples, double look_s,
                             double *best_ns);
 

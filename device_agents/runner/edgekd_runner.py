@@ -350,6 +350,7 @@ class Candidate:
         self.loops = 1
         self.visit_samples = 1
         self.denormal = False
+        self.done = False  # measured, but maybe not answered yet
         self.facts: dict[str, Any] = {}
 
 
@@ -362,7 +363,7 @@ class Block:
         self.expected_ns = 0
         self.sentinel_ns: list[float] = []  # of one run: a reading before each round and before rows are sent
         self.best_ns = math.inf  # the sentinel's, of one run
-        self.done: set[str] = set()
+        self.most_bytes = block_bytes()
         self.samples: dict[str, list[tuple[int, int]]] = {}
         self.started_at: dict[str, str] = {}
         self.switches: dict[str, int] = {}
@@ -392,9 +393,8 @@ class Batch:
         self.clock = single_thread_clock() if settings["threads"] == 1 else "wall"
         self.order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
         self.sentinel: Candidate | None = None
-        self.earlier_best_ns = (
-            math.inf
-        )  # the sentinel's in the block before: a clock that has dropped for good is usual
+        # The sentinel's in the block before: the plan's would expect for ever what a clock has dropped from for good.
+        self.earlier_best_ns = math.inf
         self.pin()
         self.usual_khz = top_khz()
 
@@ -482,7 +482,7 @@ class Batch:
         """Tell whether a block has enough jobs, bytes or work, or took long enough to load."""
         return (
             len(block.candidates) >= self.settings["block_size"]
-            or block.size_bytes >= block_bytes()
+            or block.size_bytes >= block.most_bytes
             or block.expected_ns >= BLOCK_NS
             or time.monotonic() - block.began_s >= BLOCK_LOAD_S
         )
@@ -494,20 +494,21 @@ class Batch:
         began, sent_s = throttle_signs(self.usual_khz), time.monotonic()
         while block.candidates:
             self.go_round(block)
-            is_over = len(block.done) == len(block.candidates)
-            if is_over or (block.done and time.monotonic() - sent_s >= HOME_S):
+            done = [candidate for candidate in block.candidates if candidate.done]
+            is_over = len(done) == len(block.candidates)
+            if is_over or (done and time.monotonic() - sent_s >= HOME_S):
                 self.read_sentinel(block)
                 block.throttled = block.throttled or is_throttled(began, throttle_signs(self.usual_khz))
-                self.send_rows(block)
+                self.send_rows(done, block)
                 if not is_over:
-                    time.sleep(HOME_PAUSE_S)  # until the host has taken the rows in
+                    time.sleep(HOME_PAUSE_S)  # the host works on them, and no line tells when it has; a 30th of HOME_S
                 sent_s = time.monotonic()
         self.earlier_best_ns = block.best_ns
         gc.collect()
 
     def go_round(self, block: Block) -> None:
         """Visit the jobs that are not done, and find out which are now."""
-        visits = [candidate for candidate in block.candidates if candidate.job_id not in block.done]
+        visits = [candidate for candidate in block.candidates if not candidate.done]
         self.read_sentinel(block)
         self.order.shuffle(visits)
         for candidate in list(visits):
@@ -518,16 +519,15 @@ class Batch:
                 block.candidates.remove(candidate)
                 visits.remove(candidate)
         is_calm = self.is_calm(block)
-        block.done |= {candidate.job_id for candidate in visits if self.is_done(candidate, block, is_calm)}
+        for candidate in visits:
+            candidate.done = self.had_enough(candidate, block, is_calm)
 
-    def send_rows(self, block: Block) -> None:
-        """Answer the jobs of a block that are done, and let go of their models."""
+    def send_rows(self, done: list[Candidate], block: Block) -> None:
+        """Answer jobs of a block and take them out of it."""
         temperatures_c = read_temperatures_c()
-        for candidate in block.candidates:
-            if candidate.job_id in block.done:
-                self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
-        block.candidates = [candidate for candidate in block.candidates if candidate.job_id not in block.done]
-        block.done.clear()
+        for candidate in done:
+            self.wire.send(**self.row(candidate, block), temperatures_c=temperatures_c)
+            block.candidates.remove(candidate)
 
     def visit(self, candidate: Candidate, block: Block) -> None:
         """Take the samples of one job in one round."""
@@ -542,7 +542,7 @@ class Batch:
         block.samples.setdefault(candidate.job_id, []).extend(taken)
         block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
 
-    def is_done(self, candidate: Candidate, block: Block, is_calm: bool) -> bool:
+    def had_enough(self, candidate: Candidate, block: Block, is_calm: bool) -> bool:
         """Tell whether a job's best visits agree, or it has had its time.
 
         On a machine that is not calm they agree on what the others leave it, and a long run needs many visits to meet

@@ -41,6 +41,7 @@ typedef struct {
     Candidate **candidates;
     size_t count;
     size_t size_bytes;
+    size_t most_bytes;
     double expected_ns;
     double began_s;
     BlockFacts facts;
@@ -147,6 +148,25 @@ static size_t go_round(Batch *batch, Candidate **visits)
     return done;
 }
 
+/* Say how large the models of a block may be together. */
+static size_t block_bytes(void)
+{
+    int64_t available = available_bytes(), bytes = BLOCK_BYTES;
+    int64_t known[] = {available > 0 ? available : UNKNOWN_BYTES, limit_bytes()};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i] > 0 && known[i] / BLOCK_SHARE < bytes)
+            bytes = known[i] / BLOCK_SHARE;
+    return (size_t)bytes;
+}
+
+static void begin_block(Batch *batch)
+{
+    batch->size_bytes = 0;
+    batch->most_bytes = block_bytes();
+    batch->began_s = seconds_now();
+    batch->expected_ns = 0;
+}
+
 /* Visit every job of the block in each round, after a reading of the sentinel, and answer those that are done. */
 static void measure_block(Batch *batch)
 {
@@ -172,9 +192,7 @@ static void measure_block(Batch *batch)
     if (batch->readings > 0)
         batch->earlier_best_ns = batch->best_ns;
     free(visits);
-    batch->size_bytes = 0;
-    batch->began_s = seconds_now();
-    batch->expected_ns = 0;
+    begin_block(batch);
 }
 
 static void add(Batch *batch, Candidate *candidate)
@@ -184,19 +202,9 @@ static void add(Batch *batch, Candidate *candidate)
     batch->expected_ns += candidate_expected_ns(batch->bench.settings, candidate);
 }
 
-static size_t block_bytes(void)
-{
-    int64_t available = available_bytes(), bytes = BLOCK_BYTES;
-    int64_t known[] = {available > 0 ? available : UNKNOWN_BYTES, limit_bytes()};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i] > 0 && known[i] / BLOCK_SHARE < bytes)
-            bytes = known[i] / BLOCK_SHARE;
-    return (size_t)bytes;
-}
-
 static bool is_full(const Batch *batch)
 {
-    return batch->count >= (size_t)batch->bench.settings->block_size || batch->size_bytes >= block_bytes() ||
+    return batch->count >= (size_t)batch->bench.settings->block_size || batch->size_bytes >= batch->most_bytes ||
            batch->expected_ns >= BLOCK_NS || seconds_now() - batch->began_s >= BLOCK_LOAD_S;
 }
 
@@ -213,7 +221,7 @@ void batch_run(const Runtime *runtime, const char *folder, const Settings *setti
     Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock}, .order = settings->seed};
     batch.earlier_best_ns = INFINITY;
     batch.usual_khz = top_khz();
-    batch.began_s = seconds_now();
+    begin_block(&batch);
     batch.candidates = need((size_t)settings->block_size * sizeof *batch.candidates);
     batch.readings_ns = need(most_readings(settings) * sizeof *batch.readings_ns);
     choose_sentinel(&batch, sentinel, jobs, count);

@@ -166,9 +166,8 @@ def observation(table: LatencyTable, network: Network, fixed_ms: float) -> Obser
     """Sum up a network whose operators all have rows."""
     ops = [op for op in map(OpSpec.parse, network.op_keys) if not op.is_folded]
     return Observation(
-        rows_ms=sum(own_ms(table.rows[op.key].quiet_ms, fixed_ms) for op in ops),
-        operators=len(ops),
-        weight_mb=sum(op.weight_bytes for op in ops) / 1e6,
+        own_ms=tuple(own_ms(table.rows[op.key].quiet_ms, fixed_ms) for op in ops),
+        weights_mb=tuple(op.weight_bytes / 1e6 for op in ops),
         measured_ms=network.measurement.quiet_ms,
     )
 

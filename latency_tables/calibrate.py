@@ -1,11 +1,13 @@
 """Fits what isolated rows miss: networks measured whole against the sums of their operators' rows.
 
-    network_ms ≈ scale · Σ rows + per_op_ms · operators + per_mb_ms · megabytes of weights + offset_ms
+    network_ms ≈ scale · Σ (row³ + fetch³)^⅓ + per_op_ms · operators + per_mb_ms · megabytes of weights + offset_ms
 
 Every row has been freed of the fixed cost of one call of the runtime, which was measured by itself. The weights of an
-operator measured alone stay in the cache, while those of a large network are fetched again in every run: that is what
-per_mb_ms is for. Few networks are fitted, so each coefficient is held near what physics says unless the data speak
-against it. The error kept beside the fit is that of leaving each network out in turn. No row is changed here.
+operator measured alone stay in the cache, while those of a large network are fetched again in every run. That costs
+little where an operator computes for longer than the fetch takes, and else up to the whole of it; `fetch` is its
+weights by the rate at which they come, which is fitted too, and per_mb_ms what they cost any operator. Few networks are
+fitted, so each coefficient is held near what physics says unless the data speak against it. The error kept beside the
+fit is that of leaving each network out in turn. No row is changed here.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ _TERM_SPREAD = 0.3  # of the median network: how much operators, weights and the
 _NORMAL_90 = 1.645  # standard deviations that hold 90 % of normal errors
 UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
 _LEAST_SHARE = 0.05  # of a row, which stays when the fixed cost is taken from it; a row is never 0
+# Rates that are tried: 0 is no limit at all, and then from a small board's memory to a large chip's cache.
+_FETCH_GB_PER_S = (0.0, *(2.0 ** (step / 6) for step in range(43)))
+_EVIDENCE = 4.0  # by so much must the misfit fall before a limit is believed: two standard deviations of one network
+_TOGETHER = 3.0  # 1 would add computing and fetching up, ∞ hide the shorter behind the longer; 3 and 4 fitted best
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +49,31 @@ class Calibration:
     interval_error: float  # 90 % of networks that were not fitted are expected within this relative error
     networks: float  # how many were fitted; 0 where none were and the coefficients are what physics says
     fixed_ms: float = 0.0  # cost of one call of the runtime, which every row holds and is freed of
+    fetch_gb_per_s: float = 0.0  # at which weights come back in every run; 0: no such limit was seen
+
+    def op_ms(self, own_ms: float, weight_mb: float) -> float:
+        """Give what an operator adds to a network, which may be below 0; `own_ms` is its row's, see there."""
+        in_network_ms = _in_network_ms(np.array(own_ms), np.array(weight_mb), self.fetch_gb_per_s)
+        return self.scale * float(in_network_ms) + self.per_op_ms + self.per_mb_ms * weight_mb
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One network for the fit: the sum of its rows, its operators and weights, and what it measured."""
+    """One network for the fit: its operators' times and weights, and what it measured."""
 
-    rows_ms: float  # freed of the fixed cost, see `own_ms`
-    operators: int
-    weight_mb: float
+    own_ms: tuple[float, ...]  # of each operator that costs something, freed of the fixed cost, see `own_ms`
+    weights_mb: tuple[float, ...]  # of each
     measured_ms: float
+
+    @property
+    def rows_ms(self) -> float:
+        """Give the sum of its rows."""
+        return sum(self.own_ms)
+
+    @property
+    def weight_mb(self) -> float:
+        """Give the sum of its weights."""
+        return sum(self.weights_mb)
 
 
 def own_ms(row_ms: float, fixed_ms: float) -> float:
@@ -75,21 +96,63 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0) -> Cal
     """
     if len(observations) < MIN_NETWORKS:
         raise TooFewNetworks(len(observations), MIN_NETWORKS)
-    features = np.array([[o.rows_ms, o.operators, o.weight_mb, 1.0] for o in observations])
-    measured = np.array([o.measured_ms for o in observations])
-    coefficients = _fit(features, measured, fixed_ms)
-    errors = np.abs([_left_out_error(features, measured, fixed_ms, i) for i in range(len(observations))])
+    data = _Data.of(observations, fixed_ms)
+    found = _fit(data)
+    scale, per_op_ms, per_mb_ms, offset_ms = map(float, found.coefficients)
+    errors = np.abs([data.left_out_error(index) for index in range(len(observations))])
     return Calibration(
-        scale=float(coefficients[0]),
-        per_op_ms=float(coefficients[1]),
-        per_mb_ms=float(coefficients[2]),
-        offset_ms=float(coefficients[3]),
+        scale,
+        per_op_ms,
+        per_mb_ms,
+        offset_ms,
         heldout_mean_error=float(errors.mean()),
         heldout_max_error=float(errors.max()),
         interval_error=_interval_error(errors),
         networks=float(len(observations)),
         fixed_ms=fixed_ms,
+        fetch_gb_per_s=_FETCH_GB_PER_S[found.rate],
     )
+
+
+def _in_network_ms(own_ms: Floats, weights_mb: Floats, fetch_gb_per_s: float) -> Floats:
+    """Give the times of operators whose weights come from memory while they compute; megabytes by GB/s are ms."""
+    if not fetch_gb_per_s:
+        return own_ms
+    both: Floats = own_ms**_TOGETHER + (weights_mb / fetch_gb_per_s) ** _TOGETHER
+    return both ** (1 / _TOGETHER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A fit: which rate it is by, its misfit in squares of the noise but for a constant, and the four coefficients."""
+
+    rate: int  # in _FETCH_GB_PER_S
+    misfit: float
+    coefficients: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What is fitted: (rates, networks, 4) features, and (networks,) ms that were measured."""
+
+    features: Floats
+    measured: Floats
+    fixed_ms: float
+
+    @staticmethod
+    def of(observations: Sequence[Observation], fixed_ms: float) -> _Data:
+        features = [[_features(one, rate) for one in observations] for rate in _FETCH_GB_PER_S]
+        return _Data(np.array(features), np.array([one.measured_ms for one in observations]), fixed_ms)
+
+    def left_out_error(self, index: int) -> float:
+        """Give the relative error of a network's prediction by a fit to all others."""
+        found = _fit(_Data(np.delete(self.features, index, axis=1), np.delete(self.measured, index), self.fixed_ms))
+        return float(self.features[found.rate, index] @ found.coefficients) / float(self.measured[index]) - 1.0
+
+
+def _features(one: Observation, fetch_gb_per_s: float) -> list[float]:
+    times_ms = _in_network_ms(np.array(one.own_ms), np.array(one.weights_mb), fetch_gb_per_s)
+    return [float(np.sum(times_ms)), len(one.own_ms), one.weight_mb, 1.0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,33 +163,42 @@ class _Prior:
     spread: Floats
 
     @staticmethod
-    def of(features: Floats, measured: Floats, fixed_ms: float) -> _Prior:
-        typical = np.maximum(np.median(features, axis=0), 1e-12)
-        spread = _TERM_SPREAD * float(np.median(measured)) / typical
+    def of(data: _Data) -> _Prior:
+        typical = np.maximum(np.median(data.features[0], axis=0), 1e-12)
+        spread = _TERM_SPREAD * float(np.median(data.measured)) / typical
         spread[0] = _SCALE_SPREAD
-        return _Prior(np.array([1.0, 0.0, 0.0, fixed_ms]), spread)
+        return _Prior(np.array([1.0, 0.0, 0.0, data.fixed_ms]), spread)
 
 
-def _fit(features: Floats, measured: Floats, fixed_ms: float) -> Floats:
-    """Solve min ‖(A·c − 1)/noise‖² + ‖(c − mean)/spread‖² for a positive scale and weights that cost something."""
-    prior, relative = _Prior.of(features, measured, fixed_ms), features / measured[:, None]
+def _fit(data: _Data) -> _Found:
+    """Fit the coefficients by every rate; take the one that fits best if it does so clearly better than no limit.
+
+    Each fit is min ‖(A·c − 1)/noise‖² + ‖(c − mean)/spread‖², by its normal equations with c in units of its spread.
+    """
+    prior = _Prior.of(data)
+    scaled = data.features * prior.spread / (data.measured[:, None] * _NOISE)  # (rates, networks, 4)
+    grams = scaled.transpose(0, 2, 1) @ scaled + np.eye(4)
+    goals = scaled.sum(axis=1) / _NOISE + prior.mean / prior.spread
+    fits = []
+    for rate, (gram, goal) in enumerate(zip(grams, goals, strict=True)):
+        solution = _solve(gram, goal, prior)
+        fits.append(_Found(rate, float(solution @ gram @ solution - 2 * goal @ solution), solution * prior.spread))
+    best = min(fits[1:], key=lambda found: found.misfit)
+    return best if best.misfit < fits[0].misfit - _EVIDENCE else fits[0]
+
+
+def _solve(gram: Floats, goal: Floats, prior: _Prior) -> Floats:
+    """Solve for a positive scale and weights that cost something, dropping terms until both hold."""
     free = [0, 1, 2, 3]
     while True:
-        rows = np.vstack([relative[:, free] / _NOISE, np.diag(1 / prior.spread[free])])
-        goal = np.concatenate([np.full(len(relative), 1 / _NOISE), (prior.mean / prior.spread)[free]])
         solution = np.zeros(4)
-        solution[free] = np.linalg.lstsq(rows, goal, rcond=None)[0]
+        solution[free] = np.linalg.solve(gram[np.ix_(free, free)], goal[free])
         if 2 in free and solution[2] < 0:
             free.remove(2)
         elif solution[0] <= 0 and len(free) > 1:
             free.pop()
         else:
-            return solution if solution[0] > 0 else prior.mean
-
-
-def _left_out_error(features: Floats, measured: Floats, fixed_ms: float, index: int) -> float:
-    rest = _fit(np.delete(features, index, axis=0), np.delete(measured, index), fixed_ms)
-    return float(features[index] @ rest) / float(measured[index]) - 1.0
+            return solution if solution[0] > 0 else prior.mean / prior.spread
 
 
 def _interval_error(errors: Floats) -> float:

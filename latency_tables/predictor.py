@@ -131,9 +131,7 @@ class Predictor:
         return self._in_network(op, estimate.ms, estimate.how, estimate.relative_error)
 
     def _in_network(self, op: OpSpec, ms: float, how: str, relative_error: float) -> _Known:
-        fit = self.calibration
-        op_ms = fit.scale * ms + fit.per_op_ms + fit.per_mb_ms * op.weight_bytes / 1e6
-        return _Known(ms, op_ms, how, relative_error)
+        return _Known(ms, self.calibration.op_ms(ms, op.weight_bytes / 1e6), how, relative_error)
 
     def _estimates(self) -> Estimator:
         if self._estimator is None:

@@ -43,7 +43,7 @@ class Reach:
         """Look at a table's networks; None where it has none, and the interval tells all that is known."""
         networks, fixed_ms = usable_networks(table, dtype), fixed_cost_ms(table, dtype)
         seen = [observation(table, network, fixed_ms) for network in networks]
-        extents = [Extent(one.rows_ms / max(1, one.operators), one.weight_mb) for one in seen]
+        extents = [Extent(one.rows_ms / max(1, len(one.own_ms)), one.weight_mb) for one in seen]
         if not extents:
             return None
         ops = map(OpSpec.parse, {key for network in networks for key in network.op_keys})

@@ -163,13 +163,10 @@ def _with_prior(known: Known, times: Times, count: int) -> Callable[[Sequence[Op
     """Fit as a table does."""
     pairs = zip(known.calibration[:count], known.calibration_ms[:count], strict=True)
     observations = [
-        Observation(rows_ms=f[0], operators=len(ops), weight_mb=f[2], measured_ms=ms)
-        for ops, ms in pairs
-        for f in [_features(ops, times)]
+        Observation(tuple(map(times, ops)), tuple(op.weight_bytes / 1e6 for op in ops), ms) for ops, ms in pairs
     ]
     fit = calibrate(observations, fixed_cost_ms(known.table, known.dtype))
-    coefficients = np.array([fit.scale, fit.per_op_ms, fit.per_mb_ms, fit.offset_ms])
-    return lambda ops: float(_features(ops, times) @ coefficients)
+    return lambda ops: sum(fit.op_ms(times(op), op.weight_bytes / 1e6) for op in ops) + fit.offset_ms
 
 
 def _features(ops: Sequence[OpSpec], times: Times) -> Floats:

@@ -84,8 +84,8 @@ LOOP_MARGIN = 1.1
 # way shows in its samples, of which the fastest count.
 SETTLE_RUNS = 4
 SETTLE_NS = 20_000_000
-# A sample that is a single run is long: on a busy machine few of them are undisturbed from end to end, so a visit takes
-# so many times as many.
+# A sample that is a single run is long, and a network's speaks for all operators in it: on a busy machine few of them
+# are undisturbed from end to end, so a visit takes so many times as many.
 LONG_VISIT = 4
 AGREEING_VISITS = 3  # one fast visit may be luck, and two of them chance
 ALLOWED_CPUS = sorted(os.sched_getaffinity(0))  # before any plan pins us, to go back to
@@ -342,8 +342,9 @@ def single_thread_clock() -> str:
 class Candidate:
     """A job with its live interpreter, warm, and what was seen while it was loaded."""
 
-    def __init__(self, job_id: str, invoke: Invoke, size_bytes: int) -> None:
-        self.job_id = job_id
+    def __init__(self, job: dict[str, Any], invoke: Invoke, size_bytes: int) -> None:
+        self.job_id: str = job["job"]
+        self.takes_patience: bool = job["kind"] == "network"
         self.invoke = invoke
         self.size_bytes = size_bytes
         self.run_ns = 1  # the fastest estimate of one run, which sets `loops`
@@ -447,7 +448,7 @@ class Batch:
             interpreter.allocate_tensors()
             init_ns = time.perf_counter_ns() - began
             fill_inputs(interpreter, self.settings["seed"])
-            candidate = Candidate(job["job"], interpreter.invoke, len(content) + io_bytes(interpreter))
+            candidate = Candidate(job, interpreter.invoke, len(content) + io_bytes(interpreter))
             candidate.facts = dict(self.warm_up(candidate), init_ns=init_ns)
             candidate.denormal = has_denormals(interpreter)
         candidate.facts["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -469,7 +470,8 @@ class Batch:
             chunk = max(1, min(2 * chunk, math.ceil((goal_ns - total_ns) / run_ns)))
         candidate.run_ns = int(run_ns)
         candidate.loops = max(1, math.ceil(LOOP_MARGIN * self.settings["min_sample_us"] * 1e3 / run_ns))
-        candidate.visit_samples = self.settings["samples_per_round"] * (LONG_VISIT if candidate.loops == 1 else 1)
+        candidate.takes_patience = candidate.takes_patience or candidate.loops == 1
+        candidate.visit_samples = self.settings["samples_per_round"] * (LONG_VISIT if candidate.takes_patience else 1)
         return {"warmup_ns": total_ns, "warmup_runs": runs}
 
     def expected_ns(self, candidate: Candidate) -> int:
@@ -555,7 +557,7 @@ class Batch:
         if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
             return True
         if not is_calm:
-            return visits >= rounds * (int(self.settings["patience"]) if candidate.loops == 1 else 1)
+            return visits >= rounds * (int(self.settings["patience"]) if candidate.takes_patience else 1)
         times = [self.on_clock(cpu, wall) for cpu, wall in taken]
         best = sorted(min(times[first : first + size]) for first in range(0, len(times), size))[:AGREEING_VISITS]
         agree = len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])

@@ -10,18 +10,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency_tables.calibrate import MIN_NETWORKS, Observation, calibrate, own_ms, uncalibrated
+from latency_tables import calibrate as calibration
+from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate, own_ms, uncalibrated
 
 
 def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: float = 0.0) -> list[Observation]:
-    """Make networks that measure what four coefficients say, give or take a relative error."""
+    """Make networks that measure what four coefficients say, give or take a relative error.
+
+    Their weights are few beside what they compute, so that no rate of fetching those shows.
+    """
     rng = random.Random(seed)
     made = []
     for _ in range(count):
         rows_ms, operators, weight_mb = rng.uniform(0.2, 2.0), rng.randint(30, 90), rng.uniform(0.05, 1.0)
         exact = sum(c * x for c, x in zip(coefficients, (rows_ms, operators, weight_mb, 1.0), strict=True))
-        made.append(Observation(rows_ms, operators, weight_mb, exact * (1 + rng.uniform(-noise, noise))))
+        rows, weights = (rows_ms / operators,) * operators, (weight_mb / operators,) * operators
+        made.append(Observation(rows, weights, exact * (1 + rng.uniform(-noise, noise))))
     return made
+
+
+def predicted_ms(fit: Calibration, one: Observation) -> float:
+    """Give what a fit says of a network."""
+    return sum(map(fit.op_ms, one.own_ms, one.weights_mb)) + fit.offset_ms
 
 
 @given(
@@ -50,8 +60,7 @@ def test_the_error_is_that_of_networks_left_out() -> None:
     errors = []
     for number, one in enumerate(data):
         rest = calibrate(data[:number] + data[number + 1 :])
-        terms = (rest.scale * one.rows_ms, rest.per_op_ms * one.operators, rest.per_mb_ms * one.weight_mb)
-        errors.append(abs((sum(terms) + rest.offset_ms) / one.measured_ms - 1))
+        errors.append(abs(predicted_ms(rest, one) / one.measured_ms - 1))
     fit = calibrate(data)
     assert fit.heldout_mean_error == pytest.approx(np.mean(errors))
     assert fit.heldout_max_error == pytest.approx(max(errors))
@@ -71,10 +80,53 @@ def test_nine_of_ten_intervals_hold(draw: str) -> None:
             for one, off in zip(data, noise[draw], strict=True)
         ]
         fit = calibrate(data[:20])
-        for one in data[20:]:
-            terms = (fit.scale * one.rows_ms, fit.per_op_ms * one.operators, fit.per_mb_ms * one.weight_mb)
-            inside.append(abs((sum(terms) + fit.offset_ms) / one.measured_ms - 1) <= fit.interval_error)
+        inside += [abs(predicted_ms(fit, one) / one.measured_ms - 1) <= fit.interval_error for one in data[20:]]
     assert 0.86 <= np.mean(inside) <= 0.95
+
+
+def fetching(count: int, gb_per_s: float, seed: int) -> list[Observation]:
+    """Make networks whose operators compute or wait for their weights, whichever takes longer."""
+    rng, made = random.Random(seed), []
+    for _ in range(count):
+        operators = rng.randint(20, 60)
+        own = tuple(rng.uniform(0.01, 0.1) for _ in range(operators))
+        weights = tuple(rng.choice((0.01, 0.1, rng.uniform(0.5, 2.0))) for _ in range(operators))
+        longer = (max(ms, mb / gb_per_s) for ms, mb in zip(own, weights, strict=True))
+        made.append(Observation(own, weights, sum(longer)))
+    return made
+
+
+@pytest.mark.parametrize("gb_per_s", [5.0, 20.0])
+def test_weights_that_take_longer_to_come_than_to_be_used_are_seen(
+    gb_per_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a limit is found about where it is, and predicts networks far better than a price of every megabyte."""
+    data, others = fetching(20, gb_per_s, 1), fetching(40, gb_per_s, 2)
+    fit = calibrate(data)
+    monkeypatch.setattr(calibration, "_FETCH_GB_PER_S", (0.0, 1e9))
+    fits = (fit, calibrate(data))
+    errors, by_price = ([abs(predicted_ms(one, o) / o.measured_ms - 1) for o in others] for one in fits)
+    assert fit.fetch_gb_per_s == pytest.approx(gb_per_s, rel=0.3)
+    assert np.mean(errors) < np.mean(by_price) / 2
+    assert fit.heldout_mean_error < fits[1].heldout_mean_error / 2
+
+
+def test_weights_of_which_nothing_is_seen_are_not_fetched() -> None:
+    """Networks that take what their rows say get no such limit, nor do those that noise alone sets apart."""
+    assert calibrate(observations(20, 7, (1.0, 0.0, 0.0, 0.0))).fetch_gb_per_s == 0
+    noisy = [calibrate(observations(20, seed, (1.0, 0.0, 0.05, 0.0), noise=0.01)) for seed in range(6)]
+    assert sum(fit.fetch_gb_per_s == 0 for fit in noisy) >= 5
+
+
+@given(own=st.floats(1e-4, 10.0), weight_mb=st.floats(0.0, 50.0), rate=st.floats(1.0, 100.0))
+def test_an_operator_takes_no_less_than_computing_and_no_more_than_that_and_fetching(
+    own: float, weight_mb: float, rate: float
+) -> None:
+    """Fetching goes on beside computing, so the longer of both is the least and their sum the most."""
+    fit = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=rate)
+    longest, together = max(own, weight_mb / rate), own + weight_mb / rate
+    assert longest * (1 - 1e-9) <= fit.op_ms(own, weight_mb) <= together * (1 + 1e-9)
+    assert uncalibrated(0.0).op_ms(own, weight_mb) == own
 
 
 def test_the_fixed_cost_is_taken_from_a_row_but_never_all_of_it() -> None:

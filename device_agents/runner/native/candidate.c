@@ -135,7 +135,8 @@ static int warm_up(const Settings *settings, Candidate *candidate)
         chunk = (int64_t)fmax(1, fmin(2.0 * (double)chunk, wanted));
     }
     candidate->loops = (int64_t)fmax(1, ceil(LOOP_MARGIN * settings->min_sample_us * 1e3 / candidate->run_ns));
-    candidate->visit_samples = (size_t)settings->samples_per_round * (candidate->loops == 1 ? LONG_VISIT : 1);
+    candidate->takes_patience = candidate->job->is_network || candidate->loops == 1;
+    candidate->visit_samples = (size_t)settings->samples_per_round * (candidate->takes_patience ? LONG_VISIT : 1);
     return 0;
 }
 
@@ -252,7 +253,7 @@ bool candidate_had_enough(const Bench *bench, const Candidate *candidate, bool i
     if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
         return true;
     if (!is_calm)
-        return visits >= rounds * (candidate->loops == 1 ? (size_t)settings->patience : 1);
+        return visits >= rounds * (candidate->takes_patience ? (size_t)settings->patience : 1);
     double best_ns[AGREEING_VISITS];
     find_best(bench, candidate, best_ns);
     return visits >= rounds || best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);

@@ -12,6 +12,7 @@
 typedef struct {
     char *id;
     char *sha256;
+    bool is_network;
 } Job;
 
 typedef struct {
@@ -49,7 +50,8 @@ typedef struct {
     size_t size_bytes;
     double run_ns; /* the fastest estimate of one run, which sets `loops` */
     int64_t loops;
-    size_t visit_samples; /* samples_per_round, more where a sample is a single run */
+    bool takes_patience; /* a network, or a job whose samples are single runs */
+    size_t visit_samples; /* samples_per_round, more of what takes patience */
     int64_t warmup_ns, warmup_runs, init_ns, peak_rss_bytes;
     bool denormal;
     Sample *samples;

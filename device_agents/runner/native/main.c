@@ -72,7 +72,8 @@ static double wanted_real(const Json *object, const char *key, double low, doubl
 
 static Job read_job(const Json *object)
 {
-    return (Job){need_copy(wanted_text(object, "job")), need_copy(wanted_text(object, "sha256"))};
+    bool is_network = strcmp(wanted_text(object, "kind"), "network") == 0;
+    return (Job){need_copy(wanted_text(object, "job")), need_copy(wanted_text(object, "sha256")), is_network};
 }
 
 static void free_job(Job *job)

@@ -69,15 +69,16 @@ class MeasureSettings:
     the fastest sample repeats much better than the median. A visit takes samples_per_round samples, LONG_VISIT times as
     many of a network and of a job whose samples are single runs. A job is visited in `least_rounds` at least and
     `rounds` at most; in between it is done once its three best visits agree within the share `agreement`, or once it
-    has had `enough_s`. While the machine is disturbed, which its sentinel tells, agreement says nothing, and a job of
-    long visits has `patience` times as many rounds, for few of its runs are undisturbed from end to end. An engine may
-    keep to `rounds` and samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
+    has had `enough_s`. Visits agree also on what others leave of a disturbed machine: how often its sentinel is slow
+    tells how many visits are wanted before agreement counts. Jobs of long visits have `patience` times as many, wanted
+    and at most, for few of their runs are undisturbed from end to end. An engine may keep to `rounds` and
+    samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
     time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
     sentinel_job_id names the job that is also measured before every round; None takes the first of the batch.
     """
 
     threads: int = 1
-    rounds: int = 24
+    rounds: int = 48
     least_rounds: int = 6
     agreement: float = 0.01  # a quiet machine repeats to that
     patience: int = 4

@@ -289,7 +289,7 @@ def _sentinel(suffix: str) -> Model:
 
 def _least_rounds(rounds: int) -> int:
     """Say how often a model is visited at least where `rounds` are the most."""
-    return max(rounds // 4, min(rounds, 4))
+    return max(rounds // 8, min(rounds, 4))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -35,7 +35,9 @@ from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, TableFile
 
-CALIBRATION_NETWORKS = 20  # a dtype; the fit has four coefficients, and keeps the error of leaving each one out
+CALIBRATION_NETWORKS = (
+    20  # a dtype; the fit has three coefficients and a rate, and keeps the error of leaving each one out
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ QUICK = Effort(MIN_NETWORKS, 4, 1)  # a fifth of the time, for a first look or a
 
 _CALIBRATION_SEED = 20
 _FEW = 5  # reasons in one message
+_DRAWS = 4  # for each uniform calibration network that is chosen
 _MAX_LIGHTNESS = 0.9  # share of the decisions that the lightest calibration network takes the light way
 
 
@@ -166,25 +169,41 @@ def all_ops(space: Space, dtypes: Sequence[str] = DTYPES) -> tuple[OpSpec, ...]:
 
 
 def calibration_archs(space: Space, count: int = CALIBRATION_NETWORKS) -> list[Arch]:
-    """Choose so many architectures to calibrate on, always the same: the reference, and random ones, uniform to light.
+    """Choose so many architectures to calibrate on, always the same: the reference, then for one half uniform ones from
+    few weights to many, for the other ever lighter ones.
 
-    A search under a target ends among the fast architectures, which uniform sampling hardly ever shows; a fit without
-    them would have to extrapolate just where it counts. A space of fewer architectures lends its layers to deeper ones.
+    A search under a target ends among the fast architectures, which uniform sampling hardly ever shows, and begins
+    among those that it does; a fit without either would have to extrapolate. A space of fewer architectures lends its
+    layers to deeper ones.
     """
     rng = random.Random(_CALIBRATION_SEED)  # noqa: S311 - a choice of networks, not a secret
-    light = space.lightest
-    archs = {space.reference(): None}
+    archs = {space.reference(): None} | dict.fromkeys(_uniform(space, count // 2 - 1, rng))
     for _ in range(10 * count):  # a space of few architectures runs out of distinct ones
         if len(archs) == count:
             break
-        lightness = _MAX_LIGHTNESS * len(archs) / count
-        pairs = zip(space.decision_sizes, light, strict=True)
-        archs[space.arch([least if rng.random() < lightness else rng.randrange(n) for n, least in pairs])] = None
+        archs[_drawn(space, _MAX_LIGHTNESS * (2 * len(archs) / count - 1), rng)] = None
     for deeper in _deeper(list(archs)):
         if len(archs) >= count:
             break
         archs[deeper] = None
     return list(archs)
+
+
+def _uniform(space: Space, count: int, rng: random.Random) -> list[Arch]:
+    """Draw architectures uniformly and choose some of them, spread evenly over the order of their weights."""
+    drawn = [_drawn(space, 0.0, rng) for _ in range(_DRAWS * count)]
+    drawn.sort(key=lambda arch: _weight_bytes(space, arch))
+    return [drawn[number * (len(drawn) - 1) // max(1, count - 1)] for number in range(count)]
+
+
+def _drawn(space: Space, lightness: float, rng: random.Random) -> Arch:
+    """Draw an architecture; so large a share of its decisions, at random, is taken the light way."""
+    pairs = zip(space.decision_sizes, space.lightest, strict=True)
+    return space.arch([least if rng.random() < lightness else rng.randrange(size) for size, least in pairs])
+
+
+def _weight_bytes(space: Space, arch: Arch) -> int:
+    return sum(op.weight_bytes for op in graph_of(space, arch).ops)
 
 
 def _deeper(archs: Sequence[Arch]) -> Iterator[Arch]:

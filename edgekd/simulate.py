@@ -139,7 +139,6 @@ def _calibration(processor: Processor, dtype: str) -> Calibration:
     return Calibration(
         scale=1.0,
         per_op_ms=0.0,
-        per_mb_ms=0.0,
         offset_ms=0.0,
         heldout_mean_error=sum(errors) / len(errors),
         heldout_max_error=max(errors),

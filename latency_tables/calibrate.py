@@ -1,13 +1,13 @@
 """Fits what isolated rows miss: networks measured whole against the sums of their operators' rows.
 
-    network_ms ≈ scale · Σ (row³ + fetch³)^⅓ + per_op_ms · operators + per_mb_ms · megabytes of weights + offset_ms
+    network_ms ≈ scale · Σ ((1 − share) · row + share · (row³ + fetch³)^⅓) + per_op_ms · operators + offset_ms
 
 Every row has been freed of the fixed cost of one call of the runtime, which was measured by itself. The weights of an
-operator measured alone stay in the cache, while those of a large network are fetched again in every run. That costs
-little where an operator computes for longer than the fetch takes, and else up to the whole of it; `fetch` is its
-weights by the rate at which they come, which is fitted too, and per_mb_ms what they cost any operator. Few networks are
-fitted, so each coefficient is held near what physics says unless the data speak against it. The error kept beside the
-fit is that of leaving each network out in turn. No row is changed here.
+operator measured alone stay in the cache, while those of a network are fetched again in every run, all but what the
+cache keeps: `share` of them is what exceeds `kept_mb`. Fetching costs little where an operator computes for longer than
+it takes, and else up to the whole of it; `fetch` is an operator's weights by the rate at which they come, which is
+fitted too. Few networks are fitted, so each coefficient is held near what physics says unless the data speak against
+it. The error kept beside the fit is that of leaving each network out in turn. No row is changed here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ from latency_tables.errors import TooFewNetworks
 
 Floats = npt.NDArray[np.float64]
 
-MIN_NETWORKS = 8  # four coefficients, and as many again to judge them by
+MIN_NETWORKS = 8  # three coefficients and a rate, and as many again to judge them by
 _NOISE = 0.01  # relative error of one measured network on a quiet machine; how much the data weigh against the prior
 _SCALE_SPREAD = 0.3  # around 1: measured 3 to 10 % away, far more on a machine whose speed changed meanwhile
-_TERM_SPREAD = 0.3  # of the median network: how much operators, weights and the constant may each come to
+_OPS_SPREAD = 0.3  # of the median network: how much its operators may come to beside their rows
+_OFFSET_SPREAD = 0.03  # of the same: a network is one call, however it is made up
 _NORMAL_90 = 1.645  # standard deviations that hold 90 % of normal errors
 UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
 _LEAST_SHARE = 0.05  # of a row, which stays when the fixed cost is taken from it; a row is never 0
-# Rates that are tried: 0 is no limit at all, and then from a small board's memory to a large chip's cache.
-_FETCH_GB_PER_S = (0.0, *(2.0 ** (step / 6) for step in range(43)))
+# Rates that are tried: 0 is no limit at all, and then from a small board's memory, 0.25, to a large chip's cache, 128.
+_FETCH_GB_PER_S = (0.0, *(2.0 ** (step / 5) for step in range(-10, 36)))
+_LEAST_RATE, _MOST_RATE = 1e-3, 1e6  # GB/s, of a calibration that is read
+_LEAST_MB = 1e-9  # what a network has at least, for shares of it
+_KEPT_MB = 1.0  # about a core's own cache, .5 to 2 MB; the fits of float32 and of int8 networks agree on it
 _EVIDENCE = 4.0  # by so much must the misfit fall before a limit is believed: two standard deviations of one network
 _TOGETHER = 3.0  # 1 would add computing and fetching up, ∞ hide the shorter behind the longer; 3 and 4 fitted best
 
@@ -42,7 +46,6 @@ class Calibration:
 
     scale: float
     per_op_ms: float
-    per_mb_ms: float  # a megabyte is 10⁶ bytes
     offset_ms: float
     heldout_mean_error: float
     heldout_max_error: float
@@ -50,11 +53,34 @@ class Calibration:
     networks: float  # how many were fitted; 0 where none were and the coefficients are what physics says
     fixed_ms: float = 0.0  # cost of one call of the runtime, which every row holds and is freed of
     fetch_gb_per_s: float = 0.0  # at which weights come back in every run; 0: no such limit was seen
+    kept_mb: float = 0.0  # of a network's weights, which need not come back; a megabyte is 10⁶ bytes
 
-    def op_ms(self, own_ms: float, weight_mb: float) -> float:
-        """Give what an operator adds to a network, which may be below 0; `own_ms` is its row's, see there."""
-        in_network_ms = _in_network_ms(np.array(own_ms), np.array(weight_mb), self.fetch_gb_per_s)
-        return self.scale * float(in_network_ms) + self.per_op_ms + self.per_mb_ms * weight_mb
+    def __post_init__(self) -> None:
+        """Raise ValueError for a rate or a size that no memory has, which would make times infinite or negative."""
+        if self.fetch_gb_per_s and not _LEAST_RATE <= self.fetch_gb_per_s <= _MOST_RATE:
+            raise ValueError(f"fetch_gb_per_s is {self.fetch_gb_per_s!r}, not 0 or {_LEAST_RATE:g} to {_MOST_RATE:g}")
+        if not self.kept_mb >= 0:
+            raise ValueError(f"kept_mb is {self.kept_mb!r}, not 0 or more")
+
+    def op_ms(self, own_ms: float, weight_mb: float) -> tuple[float, float]:
+        """Give what an operator adds to any network, which may be below 0, and what besides where its weights are
+        fetched; `own_ms` is its row's, see there.
+        """
+        fetched_ms = float(_fetched_ms(np.array(own_ms), np.array(weight_mb), self.fetch_gb_per_s))
+        return self.scale * own_ms + self.per_op_ms, self.scale * (fetched_ms - own_ms)
+
+    def fetched_share(self, weight_mb: Floats) -> Floats:
+        """Give the share, 0 to 1, of networks' weights that are fetched in every run."""
+        return _fetched_share(weight_mb, self.kept_mb)
+
+    def sum_ms(self, always_ms: Floats, fetching_ms: Floats, weight_mb: Floats) -> Floats:
+        """Predict networks from sums over their operators, see `op_ms`; a larger sum never makes the time less."""
+        return always_ms + self.fetched_share(weight_mb) * fetching_ms + self.offset_ms
+
+    def network_ms(self, own_ms: Sequence[float], weights_mb: Sequence[float]) -> float:
+        """Predict a network of operators that take so long by themselves; see also `Predictor`."""
+        always_ms, fetching_ms = np.array(list(map(self.op_ms, own_ms, weights_mb))).sum(axis=0)
+        return float(self.sum_ms(always_ms, fetching_ms, np.array(sum(weights_mb))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +110,7 @@ def own_ms(row_ms: float, fixed_ms: float) -> float:
 def uncalibrated(fixed_ms: float) -> Calibration:
     """Give the coefficients for a table without networks: plain sums and one call, with a wide interval."""
     error = UNCALIBRATED_ERROR
-    return Calibration(1.0, 0.0, 0.0, fixed_ms, error, error, error, 0.0, fixed_ms)
+    return Calibration(1.0, 0.0, fixed_ms, error, error, error, 0.0, fixed_ms)
 
 
 def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0) -> Calibration:
@@ -98,12 +124,11 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0) -> Cal
         raise TooFewNetworks(len(observations), MIN_NETWORKS)
     data = _Data.of(observations, fixed_ms)
     found = _fit(data)
-    scale, per_op_ms, per_mb_ms, offset_ms = map(float, found.coefficients)
+    scale, per_op_ms, offset_ms = map(float, found.coefficients)
     errors = np.abs([data.left_out_error(index) for index in range(len(observations))])
     return Calibration(
         scale,
         per_op_ms,
-        per_mb_ms,
         offset_ms,
         heldout_mean_error=float(errors.mean()),
         heldout_max_error=float(errors.max()),
@@ -111,10 +136,16 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0) -> Cal
         networks=float(len(observations)),
         fixed_ms=fixed_ms,
         fetch_gb_per_s=_FETCH_GB_PER_S[found.rate],
+        kept_mb=_KEPT_MB if found.rate else 0.0,
     )
 
 
-def _in_network_ms(own_ms: Floats, weights_mb: Floats, fetch_gb_per_s: float) -> Floats:
+def _fetched_share(weight_mb: Floats, kept_mb: float) -> Floats:
+    share: Floats = 1.0 - kept_mb / np.maximum(weight_mb, max(kept_mb, _LEAST_MB))  # 0 where all of them are kept
+    return share
+
+
+def _fetched_ms(own_ms: Floats, weights_mb: Floats, fetch_gb_per_s: float) -> Floats:
     """Give the times of operators whose weights come from memory while they compute; megabytes by GB/s are ms."""
     if not fetch_gb_per_s:
         return own_ms
@@ -124,7 +155,7 @@ def _in_network_ms(own_ms: Floats, weights_mb: Floats, fetch_gb_per_s: float) ->
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A fit: which rate it is by, its misfit in squares of the noise but for a constant, and the four coefficients."""
+    """A fit: which rate it is by, its misfit in squares of the noise but for a constant, and the coefficients."""
 
     rate: int  # in _FETCH_GB_PER_S
     misfit: float
@@ -133,7 +164,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """What is fitted: (rates, networks, 4) features, and (networks,) ms that were measured."""
+    """What is fitted: (rates, networks, 3) features, and (networks,) ms that were measured."""
 
     features: Floats
     measured: Floats
@@ -151,23 +182,23 @@ class _Data:
 
 
 def _features(one: Observation, fetch_gb_per_s: float) -> list[float]:
-    times_ms = _in_network_ms(np.array(one.own_ms), np.array(one.weights_mb), fetch_gb_per_s)
-    return [float(np.sum(times_ms)), len(one.own_ms), one.weight_mb, 1.0]
+    share = float(_fetched_share(np.array(one.weight_mb), _KEPT_MB))
+    fetched_ms = _fetched_ms(np.array(one.own_ms), np.array(one.weights_mb), fetch_gb_per_s)
+    return [(1 - share) * one.rows_ms + share * float(np.sum(fetched_ms)), len(one.own_ms), 1.0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Prior:
-    """What the four coefficients are expected to be, each give or take its spread (one standard deviation)."""
+    """What the three coefficients are expected to be, each give or take its spread (one standard deviation)."""
 
     mean: Floats
     spread: Floats
 
     @staticmethod
     def of(data: _Data) -> _Prior:
-        typical = np.maximum(np.median(data.features[0], axis=0), 1e-12)
-        spread = _TERM_SPREAD * float(np.median(data.measured)) / typical
-        spread[0] = _SCALE_SPREAD
-        return _Prior(np.array([1.0, 0.0, 0.0, data.fixed_ms]), spread)
+        operators, network_ms = np.median(data.features[0, :, 1]), np.median(data.measured)
+        spread = (_SCALE_SPREAD, _OPS_SPREAD * network_ms / operators, _OFFSET_SPREAD * network_ms)
+        return _Prior(np.array([1.0, 0.0, data.fixed_ms]), np.array(spread))
 
 
 def _fit(data: _Data) -> _Found:
@@ -176,8 +207,8 @@ def _fit(data: _Data) -> _Found:
     Each fit is min ‖(A·c − 1)/noise‖² + ‖(c − mean)/spread‖², by its normal equations with c in units of its spread.
     """
     prior = _Prior.of(data)
-    scaled = data.features * prior.spread / (data.measured[:, None] * _NOISE)  # (rates, networks, 4)
-    grams = scaled.transpose(0, 2, 1) @ scaled + np.eye(4)
+    scaled = data.features * prior.spread / (data.measured[:, None] * _NOISE)  # (rates, networks, 3)
+    grams = scaled.transpose(0, 2, 1) @ scaled + np.eye(3)
     goals = scaled.sum(axis=1) / _NOISE + prior.mean / prior.spread
     fits = []
     for rate, (gram, goal) in enumerate(zip(grams, goals, strict=True)):
@@ -188,17 +219,13 @@ def _fit(data: _Data) -> _Found:
 
 
 def _solve(gram: Floats, goal: Floats, prior: _Prior) -> Floats:
-    """Solve for a positive scale and weights that cost something, dropping terms until both hold."""
-    free = [0, 1, 2, 3]
-    while True:
-        solution = np.zeros(4)
-        solution[free] = np.linalg.solve(gram[np.ix_(free, free)], goal[free])
-        if 2 in free and solution[2] < 0:
-            free.remove(2)
-        elif solution[0] <= 0 and len(free) > 1:
-            free.pop()
-        else:
-            return solution if solution[0] > 0 else prior.mean / prior.spread
+    """Solve for a positive scale, dropping the constant and then the operators until it is one."""
+    for terms in (3, 2, 1):
+        solution = np.zeros(3)
+        solution[:terms] = np.linalg.solve(gram[:terms, :terms], goal[:terms])
+        if solution[0] > 0:
+            return solution
+    return prior.mean / prior.spread
 
 
 def _interval_error(errors: Floats) -> float:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
+
 from latency_tables.builder import FIXED_COST_KEYS, fixed_cost_ms, usable_networks
 from latency_tables.calibrate import UNCALIBRATED_ERROR, Calibration, own_ms, uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
@@ -27,10 +29,13 @@ FLOOR_SHARE = 0.05  # of the plain sum; a fit that goes below it, or below zero,
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of one operator: its time by itself, what it adds to a network, how that came about."""
+    """What is known of one operator: its time by itself, what it adds to a network, always and where its weights are
+    fetched in every run, and how that came about.
+    """
 
     own_ms: float
-    op_ms: float
+    always_ms: float
+    fetching_ms: float
     how: str
     relative_error: float
 
@@ -63,11 +68,6 @@ class Predictor:
         fitted, held = self.calibration.networks, len(usable_networks(self._table, self.dtype))
         return bool(fitted and held) and fitted != held
 
-    @property
-    def offset_ms(self) -> float:
-        """Give what every network takes besides its operators; it may be below 0."""
-        return self.calibration.offset_ms
-
     def predict(self, ops: Sequence[OpSpec]) -> Prediction:
         """Predict a network, given its operators.
 
@@ -80,10 +80,12 @@ class Predictor:
         """
         known = [self._lookup(op) for op in ops]
         own = sum(one.own_ms for one in known)
-        total = max(sum(one.op_ms for one in known) + self.offset_ms, FLOOR_SHARE * own) if own else 0.0
-        weights = [max(one.op_ms, FLOOR_SHARE * one.own_ms) for one in known]
-        share = total / sum(weights) if own else 0.0
-        parts = tuple(Part(op, weight * share, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
+        share = self._fetched_share(ops)
+        ops_ms = [one.always_ms + share * one.fetching_ms for one in known]
+        total = max(sum(ops_ms) + self.calibration.offset_ms, FLOOR_SHARE * own) if own else 0.0
+        weights = [max(op_ms, FLOOR_SHARE * one.own_ms) for op_ms, one in zip(ops_ms, known, strict=True)]
+        part_ms = total / sum(weights) if own else 0.0
+        parts = tuple(Part(op, weight * part_ms, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
         estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
         doubts = (estimated / total, self._doubt(parts, own)) if total else ()
         margin = math.hypot(self.calibration.interval_error, *doubts)
@@ -91,23 +93,25 @@ class Predictor:
             self._refuse(parts)
         return Prediction(total, total * (1 - min(margin, 1.0)), total * (1 + margin), parts)
 
+    def _fetched_share(self, ops: Sequence[OpSpec]) -> float:
+        weight_mb = sum(op.weight_bytes for op in ops if not op.is_folded) / 1e6
+        return float(self.calibration.fetched_share(np.array(weight_mb)))
+
     def _refuse(self, parts: Sequence[Part]) -> NoReturn:
         """Name the operator whose estimate is worth least: a time that may as well be 0 tells nothing."""
         worst = max(parts, key=lambda part: part.ms * self._lookup(part.op).relative_error)
         raise OpNotInTable(worst.op.key, self._row_ms)
 
-    def op_ms(self, op: OpSpec) -> float:
-        """Give what one operator adds to a network's prediction, which may be below 0.
+    def terms_ms(self, op: OpSpec) -> tuple[float, float, float]:
+        """Give what one operator adds to any network, which may be below 0; what besides where its weights are fetched;
+        and its time by itself, without the fixed cost of a call.
 
         Raises:
             OpNotInTable: see `predict`.
 
         """
-        return self._lookup(op).op_ms
-
-    def own_ms(self, op: OpSpec) -> float:
-        """Give an operator's time by itself, without the fixed cost of a call. Raises OpNotInTable."""
-        return self._lookup(op).own_ms
+        known = self._lookup(op)
+        return known.always_ms, known.fetching_ms, known.own_ms
 
     def missing(self, ops: Sequence[OpSpec]) -> list[OpSpec]:
         """List the distinct operators that cost something and have no row."""
@@ -121,7 +125,7 @@ class Predictor:
 
     def _find(self, op: OpSpec) -> _Known:
         if op.is_folded:
-            return _Known(0.0, 0.0, "folded", 0.0)
+            return _Known(0.0, 0.0, 0.0, "folded", 0.0)
         ms = self._row_ms.get(op.key)
         if ms is not None:
             return self._in_network(op, ms, "table", 0.0)
@@ -131,7 +135,7 @@ class Predictor:
         return self._in_network(op, estimate.ms, estimate.how, estimate.relative_error)
 
     def _in_network(self, op: OpSpec, ms: float, how: str, relative_error: float) -> _Known:
-        return _Known(ms, self.calibration.op_ms(ms, op.weight_bytes / 1e6), how, relative_error)
+        return _Known(ms, *self.calibration.op_ms(ms, op.weight_bytes / 1e6), how, relative_error)
 
     def _estimates(self) -> Estimator:
         if self._estimator is None:

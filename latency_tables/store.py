@@ -29,8 +29,9 @@ from latency_tables.errors import FileDamaged, FileNotWritable, OpSyntaxError, T
 from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 
-FORMAT, VERSION = "edgekd-table", 3
+FORMAT, VERSION = "edgekd-table", 4
 _SEALED_SINCE = 3
+_FITTED_ALIKE_SINCE = 4  # calibrations before had other coefficients
 _MAX_REASON = 500  # characters; a damaged line may be megabytes long
 
 
@@ -270,7 +271,7 @@ def _fill(table: LatencyTable, path: Path, version: int, entries: Iterable[Mappi
     with _collecting_later():
         for number, entry in enumerate(entries, 2):
             try:
-                lines.append(read_entry(entry, old=version < _SEALED_SINCE))
+                lines.append(read_entry(entry, old=version < _FITTED_ALIKE_SINCE))
                 table.add(lines[-1])
             except (ValueError, TypeError, OpSyntaxError) as error:
                 raise FileDamaged(path, number, str(error)[:_MAX_REASON]) from error

@@ -47,12 +47,13 @@ def sealed(lines: Sequence[str]) -> str:
 
 
 def older(path: Path, version: int = 2) -> Path:
-    """Turn a table file into one of an older version: no checksums, and in version 1 no engine either."""
+    """Turn a table file into one of an older version: no checksums up to 2, and in version 1 no engine either."""
     lines = plain_lines(path)
     header = json.loads(lines[0]) | {"version": version}
     if version == 1:
         del header["key"]["engine"]
-    path.write_text("\n".join([json.dumps(header, separators=(",", ":")), *lines[1:]]) + "\n")
+    whole = [json.dumps(header, separators=(",", ":")), *lines[1:]]
+    path.write_text("\n".join(whole) + "\n" if version < 3 else sealed(whole))
     return path
 
 

@@ -166,7 +166,7 @@ def _with_prior(known: Known, times: Times, count: int) -> Callable[[Sequence[Op
         Observation(tuple(map(times, ops)), tuple(op.weight_bytes / 1e6 for op in ops), ms) for ops, ms in pairs
     ]
     fit = calibrate(observations, fixed_cost_ms(known.table, known.dtype))
-    return lambda ops: sum(fit.op_ms(times(op), op.weight_bytes / 1e6) for op in ops) + fit.offset_ms
+    return lambda ops: fit.network_ms(list(map(times, ops)), [op.weight_bytes / 1e6 for op in ops])
 
 
 def _features(ops: Sequence[OpSpec], times: Times) -> Floats:

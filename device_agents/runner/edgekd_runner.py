@@ -64,11 +64,15 @@ BLOCK_NS = 8_000_000_000
 BLOCK_LOAD_S = 15.0
 SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up
 SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its best, most often undisturbed once
-# On a calm machine half of the sentinel's readings are within this factor of its best; who shares caches or execution
-# units slows it down by a fifth and more.
-CALM = 1.1
-# On a machine that is not calm a block may take minutes: what is done comes home so often. A line sent wakes the other
-# end, which looks at the device and writes its table: the next round waits for that.
+# A reading of the sentinel is undisturbed within this factor of its best; who shares caches or execution units slows it
+# down by a tenth and more. It is read before each round, and between visits so often.
+UNDISTURBED = 1.05
+LOOK_EVERY_NS = 10_000_000
+# Of the readings so far it follows how many visits a job needs, for the chance to be so small that none of them was
+# undisturbed. Visits that agree before that may agree on what the others leave.
+DOUBT = 0.001
+# On a disturbed machine a block may take minutes: what is done comes home so often. A line sent wakes the other end,
+# which looks at the device and writes its table: the next round waits for that.
 HOME_S = 10.0
 HOME_PAUSE_S = 0.3
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
@@ -362,8 +366,10 @@ class Block:
         self.candidates: list[Candidate] = []
         self.size_bytes = 0
         self.expected_ns = 0
-        self.sentinel_ns: list[float] = []  # of one run: a reading before each round and before rows are sent
-        self.best_ns = math.inf  # the sentinel's, of one run
+        # Of the sentinel, in ns of one run: the fastest of its readings, and of all samples of it.
+        self.sentinel_ns = self.best_ns = math.inf
+        self.readings = self.undisturbed = 0
+        self.looked_ns = 0  # when it was read last
         self.most_bytes = block_bytes()
         self.samples: dict[str, list[tuple[int, int]]] = {}
         self.started_at: dict[str, str] = {}
@@ -377,6 +383,21 @@ class Block:
         self.candidates.append(candidate)
         self.size_bytes += candidate.size_bytes
         self.expected_ns += expected_ns
+
+    def take_reading(self, sentinel_ns: float, usual_ns: float) -> None:
+        """Count a reading of the sentinel, whose best elsewhere is known."""
+        best_ns = min(self.best_ns, usual_ns)
+        if sentinel_ns * UNDISTURBED < best_ns:
+            self.undisturbed = 0  # now it shows that all others were slow
+        self.readings += 1
+        self.undisturbed += sentinel_ns <= UNDISTURBED * best_ns
+        self.sentinel_ns = min(self.sentinel_ns, sentinel_ns)
+        self.best_ns = min(self.best_ns, sentinel_ns)
+
+    def visits_wanted(self) -> float:
+        """Say of how many visits one is undisturbed, but for a chance of DOUBT; by Laplace's rule of succession."""
+        disturbed = (self.readings - self.undisturbed + 1) / (self.readings + 2)
+        return math.log(DOUBT) / math.log(disturbed)
 
 
 class Batch:
@@ -442,7 +463,7 @@ class Batch:
     def load(self, job: dict[str, Any], phase: str) -> Candidate:
         """Make an interpreter, fill its inputs and warm it up. Raises whatever the runtime raises."""
         content = read_stored(self.folder, job["sha256"], self.suffix)
-        with self.limited(job["job"], phase, {}):
+        with self.limited(job["job"], phase, {}, self.wire.send):
             began = time.perf_counter_ns()
             interpreter = self.make(model_content=content, num_threads=self.settings["threads"])
             interpreter.allocate_tensors()
@@ -499,7 +520,7 @@ class Batch:
             done = [candidate for candidate in block.candidates if candidate.done]
             is_over = len(done) == len(block.candidates)
             if is_over or (done and time.monotonic() - sent_s >= HOME_S):
-                self.read_sentinel(block)
+                self.read_sentinel(block, self.wire.send)
                 block.throttled = block.throttled or is_throttled(began, throttle_signs(self.usual_khz))
                 self.send_rows(done, block)
                 if not is_over:
@@ -511,18 +532,19 @@ class Batch:
     def go_round(self, block: Block) -> None:
         """Visit the jobs that are not done, and find out which are now."""
         visits = [candidate for candidate in block.candidates if not candidate.done]
-        self.read_sentinel(block)
+        self.read_sentinel(block, self.wire.send)
         self.order.shuffle(visits)
         for candidate in list(visits):
+            if time.perf_counter_ns() - block.looked_ns >= LOOK_EVERY_NS:
+                self.read_sentinel(block, self.wire.note)
             try:
                 self.visit(candidate, block)
             except Exception as error:  # noqa: BLE001 — whatever one model raises, the batch goes on
                 self.wire.send(type="failed", job=candidate.job_id, error=f"{type(error).__name__}: {error}")
                 block.candidates.remove(candidate)
                 visits.remove(candidate)
-        is_calm = self.is_calm(block)
         for candidate in visits:
-            candidate.done = self.had_enough(candidate, block, is_calm)
+            candidate.done = self.had_enough(candidate, block)
 
     def send_rows(self, done: list[Candidate], block: Block) -> None:
         """Answer jobs of a block and take them out of it."""
@@ -534,7 +556,7 @@ class Batch:
     def visit(self, candidate: Candidate, block: Block) -> None:
         """Take the samples of one job in one round."""
         invoke, loops = candidate.invoke, candidate.loops
-        with self.limited(candidate.job_id, "measure", block.spent_s):
+        with self.limited(candidate.job_id, "measure", block.spent_s, self.wire.note):
             if candidate.job_id not in block.started_at:
                 block.started_at[candidate.job_id] = utc_now()
             sample(invoke, settling_runs(candidate))
@@ -544,46 +566,41 @@ class Batch:
         block.samples.setdefault(candidate.job_id, []).extend(taken)
         block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
 
-    def had_enough(self, candidate: Candidate, block: Block, is_calm: bool) -> bool:
-        """Tell whether a job's best visits agree, or it has had its time.
+    def had_enough(self, candidate: Candidate, block: Block) -> bool:
+        """Tell whether a job's best visits agree, after as many as the machine calls for, or it has had its time.
 
-        On a machine that is not calm they agree on what the others leave it, and a long run needs many visits to meet
-        one undisturbed from end to end.
+        While others disturb the machine visits agree on what those leave it, and a long run needs many of them to be
+        undisturbed from end to end.
         """
         taken, size = block.samples[candidate.job_id], candidate.visit_samples
         visits, rounds = len(taken) // size, int(self.settings["rounds"])
+        patience = int(self.settings["patience"]) if candidate.takes_patience else 1
         if visits < min(rounds, self.settings["least_rounds"]):
             return False
         if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
             return True
-        if not is_calm:
-            return visits >= rounds * (int(self.settings["patience"]) if candidate.takes_patience else 1)
+        if visits < min(block.visits_wanted(), rounds) * patience:
+            return False
         times = [self.on_clock(cpu, wall) for cpu, wall in taken]
         best = sorted(min(times[first : first + size]) for first in range(0, len(times), size))[:AGREEING_VISITS]
         agree = len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
-        return agree or visits >= rounds
-
-    def is_calm(self, block: Block) -> bool:
-        """Tell whether at least half of the sentinel's readings were as fast as it can be."""
-        if not block.sentinel_ns:
-            return True
-        return statistics.median_low(block.sentinel_ns) <= CALM * min(block.best_ns, self.earlier_best_ns)
+        return agree or visits >= rounds * patience
 
     def switches(self) -> int:
         """Count the involuntary switches so far, where the clock cannot tell of them: `is_contended` asks only then."""
         return involuntary_switches() if self.clock == "wall" else 0
 
-    def read_sentinel(self, block: Block) -> None:
+    def read_sentinel(self, block: Block, tell: Callable[..., None]) -> None:
         """Take a short reading of the sentinel, if there is one; before a block's first one look for its best."""
         if self.sentinel is None:
             return
         invoke, loops = self.sentinel.invoke, self.sentinel.loops
-        with self.limited(self.sentinel.job_id, "sentinel", {}):
-            if not block.sentinel_ns:
+        with self.limited(self.sentinel.job_id, "sentinel", {}, tell):
+            if not block.readings:
                 block.best_ns = self.best_for_a_while(invoke, loops)
             taken = [sample(invoke, loops) for _ in range(SENTINEL_SAMPLES)]
-        block.sentinel_ns.append(min(self.on_clock(cpu, wall) for cpu, wall in taken) / loops)
-        block.best_ns = min(block.best_ns, block.sentinel_ns[-1])
+        block.take_reading(min(self.on_clock(cpu, wall) for cpu, wall in taken) / loops, self.earlier_best_ns)
+        block.looked_ns = time.perf_counter_ns()
 
     def best_for_a_while(self, invoke: Invoke, loops: int) -> float:
         """Give the fastest of many samples such as a reading takes, in ns of one run."""
@@ -594,13 +611,12 @@ class Batch:
         return best_ns
 
     @contextmanager
-    def limited(self, job_id: str, phase: str, spent_s: dict[str, float]) -> Iterator[None]:
+    def limited(self, job_id: str, phase: str, spent_s: dict[str, float], tell: Callable[..., None]) -> Iterator[None]:
         """Announce a risky step and let the kernel end this process when the job's time is up.
 
+        What is sent wakes the host, and tells it that we are alive: the sentinel before each round, and loading.
         SIGALRM keeps its default action, so that the limit holds inside native code that never returns to Python.
         """
-        # The sentinel's lines tell the host between two rounds that we are alive.
-        tell = self.wire.note if phase == "measure" else self.wire.send
         tell(type="start", job=job_id, phase=phase)
         began = time.monotonic()
         before_s = spent_s.get(job_id, 0.0)
@@ -627,7 +643,7 @@ class Batch:
             "clock": self.clock,
             "loops": loops,
             "started_at": block.started_at[candidate.job_id],
-            "sentinel_ns": max(1, round(min(block.sentinel_ns))) if block.sentinel_ns else 0,
+            "sentinel_ns": max(1, round(block.sentinel_ns)) if block.readings else 0,
             "flags": self.flags(candidate, block),
             **candidate.facts,
         }

@@ -1,8 +1,8 @@
 """Latency of millions of architectures at once: a table a block of the space, looked up by option indices.
 
-What a block costs depends on its own six choices and on the width of the block before it, so a prediction is one
-look-up a block. Made of the operators of spaces/layers.py and their shares in latency_tables/predictor.py, with which
-it agrees to rounding. Predictions one at a time, with parts and interval, are latency.py's.
+What a block adds depends on its own six choices and on the width of the block before it, so a prediction is one look-up
+a block and sum. Made of the operators of spaces/layers.py and their terms in latency_tables/predictor.py, with which it
+agrees to rounding. Predictions one at a time, with parts and interval, are latency.py's; fastest.py finds the fastest.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from edgekd.errors import UsageError
 from edgekd.graph.ir import graph_in
+from edgekd.search.fastest import fastest
 from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.builder import Shape
 from edgekd.spaces.layers import block_ops, graph_of, head_ops, kinds_of_block, stem_ops
-from edgekd.spaces.space import Choices, Space
+from edgekd.spaces.space import Space
+from latency_tables.calibrate import Calibration
 from latency_tables.op_spec import OpSpec
 from latency_tables.predictor import FLOOR_SHARE, Predictor
 
@@ -28,6 +30,7 @@ Integers = npt.NDArray[np.integer[Any]]
 Places = npt.NDArray[np.intp]
 
 _DECISIONS = 6  # a block
+_TERMS = 4  # of an operator
 _CHUNK = 4096  # architectures; what is computed for so many fits a core's second-level cache
 
 
@@ -35,38 +38,40 @@ _CHUNK = 4096  # architectures; what is computed for so many fits a core's secon
 class BlockSums:
     """A sum over operators as a table a block.
 
-    `fixed_ms` is every architecture's: the stem, and the two ends of an int8 file. `blocks` has one array a block,
+    `fixed` is every architecture's: the stem, and the two ends of an int8 file. `blocks` has one array a block,
     (width options of the block before or 1, options of its own six decisions); the last holds the head, too.
     """
 
-    fixed_ms: float
+    fixed: float
     blocks: tuple[Floats, ...]
 
     def at(self, places: Sequence[Places]) -> Floats:
-        """Add up, given a block each (N,) places in its table, laid out flat → (N,) ms."""
-        total_ms = np.full(len(places[0]), self.fixed_ms)
+        """Add up, given a block each (N,) places in its table, laid out flat → (N,)."""
+        total = np.full(len(places[0]), self.fixed)
         for table, found in zip(self.blocks, places, strict=True):
-            total_ms += table.ravel().take(found)
-        return total_ms
+            total += table.ravel().take(found)
+        return total
 
     @property
-    def bounds_ms(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         """Give what no architecture is below, and what none is above."""
         low, high = (sum(float(choose(table)) for table in self.blocks) for choose in (np.min, np.max))
-        return self.fixed_ms + low, self.fixed_ms + high
+        return self.fixed + low, self.fixed + high
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayLatency:
     """The architectures of one space in one dtype, as option indices; see `Space.arch` and `Space.choices`.
 
-    `shares` are what operators add to a prediction, `own` their times by themselves, far below which it may not fall.
+    `always` and `fetching` are what operators add to a prediction in ms, the latter where weights, in MB, are fetched;
+    `own` are their times by themselves, far below which it may not fall.
     """
 
     space: Space
-    offset_ms: float
-    floor_share: float
-    shares: BlockSums
+    calibration: Calibration
+    always: BlockSums
+    fetching: BlockSums
+    weights: BlockSums
     own: BlockSums
 
     @staticmethod
@@ -78,10 +83,12 @@ class ArrayLatency:
 
         """
         costs = _Costs(space, predictor)
-        (fixed_share, fixed_own), blocks = costs.fixed_ms(), list(costs.tables())
-        shares, own = (tuple(np.ascontiguousarray(block[..., i]) for block in blocks) for i in (0, 1))
-        sums = (BlockSums(fixed_share, shares), BlockSums(fixed_own, own))
-        return ArrayLatency(space, predictor.offset_ms, FLOOR_SHARE, *sums)
+        blocks = list(costs.tables())
+        sums = (
+            BlockSums(float(fixed), tuple(np.ascontiguousarray(block[..., term]) for block in blocks))
+            for term, fixed in enumerate(costs.fixed())
+        )
+        return ArrayLatency(space, predictor.calibration, *sums)
 
     def predict_ms(self, choices: Integers) -> Floats:
         """Predict many architectures: (N, 6·blocks) option indices → (N,) ms.
@@ -91,34 +98,35 @@ class ArrayLatency:
 
         """
         self._check_form(choices)
-        may_sink = self.shares.bounds_ms[0] + self.offset_ms < self.floor_share * self.own.bounds_ms[1]
+        fetches, least_ms = self.fetching.bounds[1] > 0, self.always.bounds[0] + self.calibration.offset_ms
+        may_sink = least_ms < FLOOR_SHARE * self.own.bounds[1]
         predicted_ms = np.empty(len(choices))
         for start in range(0, len(choices), _CHUNK):
             part = choices[start : start + _CHUNK]
             columns = part.T.astype(np.intp, order="C")  # (6·blocks, n); what does not fit becomes negative
             self._check_range(part, columns, start)
             places = self._places(columns)
-            found_ms = self.shares.at(places) + self.offset_ms
+            found_ms = self.always.at(places)
+            if fetches:
+                found_ms = self.calibration.sum_ms(found_ms, self.fetching.at(places), self.weights.at(places))
+            else:
+                found_ms += self.calibration.offset_ms
             if may_sink:
-                found_ms = np.maximum(found_ms, self.floor_share * self.own.at(places))
+                found_ms = np.maximum(found_ms, FLOOR_SHARE * self.own.at(places))
             predicted_ms[start : start + _CHUNK] = found_ms
         return predicted_ms
 
     def fastest(self) -> Arch:
-        """Find the architecture of the least shares exactly, by dynamic programming over blocks and widths."""
-        way_ms, ways = np.zeros(1), [Choices()]  # the cheapest way to each width of the block before
-        for table in self.shares.blocks:
-            reached_ms = (way_ms.reshape(-1, *[1] * _DECISIONS) + table).reshape(-1, table.shape[-1])
-            best = reached_ms.argmin(axis=0)
-            steps = zip(*np.unravel_index(best, table.shape[:-1]), range(table.shape[-1]), strict=True)
-            ways = [(*ways[before], *map(int, own)) for before, *own in steps]
-            way_ms = reached_ms.min(axis=0)
-        return self.space.arch(ways[int(way_ms.argmin())])
+        """Find the architecture that is predicted fastest, exactly but for `FLOOR_SHARE`."""
+        sums = (self.always, self.fetching, self.weights)
+        fixed = np.array([one.fixed for one in sums])
+        blocks = [np.stack(tables) for tables in zip(*(one.blocks for one in sums), strict=True)]
+        return self.space.arch(fastest(fixed, blocks, lambda found: self.calibration.sum_ms(*found)))
 
     def _places(self, columns: Places) -> list[Places]:
         """Find architectures in each block's table, laid out flat: the width before, then the block's own decisions."""
         places, before = [], np.zeros_like(columns[0])
-        for number, table in enumerate(self.shares.blocks):
+        for number, table in enumerate(self.always.blocks):
             place = before.copy()
             for size, column in zip(table.shape[1:], columns[_DECISIONS * number :], strict=False):
                 place *= size
@@ -147,33 +155,31 @@ class ArrayLatency:
 
 
 class _Costs:
-    """Adds up operators' two numbers of ms, share and own, block by block; those are the last axis of its arrays."""
+    """Adds up operators' four terms, see ArrayLatency, block by block; those are the last axis of its arrays."""
 
     def __init__(self, space: Space, predictor: Predictor) -> None:
         self._space = space
         self._predictor = predictor
-        self._known_ms: dict[OpSpec, tuple[float, float]] = {}  # by the float32 operator; most recur in many blocks
+        self._known: dict[OpSpec, Floats] = {}  # by the float32 operator; most recur in many blocks
 
-    def fixed_ms(self) -> Floats:
+    def fixed(self) -> Floats:
         """Give the stem, and what the dtype's file holds around the plain operators."""
         plain = graph_of(self._space, self._space.arch(self._space.lightest))
         inner = {self._typed(op) for op in plain.ops}
         around = [op for op in graph_in(plain, self._predictor.dtype).ops if op not in inner]
         stem, _ = stem_ops(self._space)
-        both = [*map(self._known, stem), *map(self._both_ms, around)]
-        sums_ms: Floats = np.array(both).sum(axis=0)
-        return sums_ms
+        return sum((self._terms(op) for op in around), self._sum(stem))
 
     def tables(self) -> Iterator[Floats]:
         """Give each block's table."""
         starts = [stem_ops(self._space)[1]]
         for number, options in enumerate(self._space.blocks):
-            table = np.zeros((len(starts), *map(len, options.decisions), 2))
+            table = np.zeros((len(starts), *map(len, options.decisions), _TERMS))
             for block in kinds_of_block(self._space, number):
-                table[(slice(None), *self._place(number, block))] = self._block_ms(number, block, starts)
+                table[(slice(None), *self._place(number, block))] = self._block(number, block, starts)
             starts = [self._end(number, filters, starts[0]) for filters in options.filters]
             if number == len(self._space.blocks) - 1:
-                table += [self._sum_ms(head_ops(self._space, start)) for start in starts]
+                table += [self._sum(head_ops(self._space, start)) for start in starts]
             yield table
 
     def _place(self, number: int, block: Block) -> tuple[int | slice, ...]:
@@ -185,30 +191,31 @@ class _Costs:
             for value, options in zip(values, decisions, strict=True)
         )
 
-    def _block_ms(self, number: int, block: Block, starts: Sequence[Shape]) -> Floats:
-        """Give (starts, depths, 2) of a block; its layers after the first are all alike."""
+    def _block(self, number: int, block: Block, starts: Sequence[Shape]) -> Floats:
+        """Give (starts, depths, terms) of a block; its layers after the first are all alike."""
         depths = np.array(self._space.blocks[number].layers)[:, None]
         ones = [block_ops(self._space, number, start, replace(block, layers=1))[0] for start in starts]
         two, _ = block_ops(self._space, number, starts[0], replace(block, layers=2))
-        first_ms = np.array([self._sum_ms(ops) for ops in ones])
-        again_ms = self._sum_ms(two[len(ones[0]) :] if depths.max() > 1 else ())
-        return first_ms[:, None] + (depths - 1) * again_ms
+        first = np.array([self._sum(ops) for ops in ones])
+        again = self._sum(two[len(ones[0]) :] if depths.max() > 1 else ())
+        return first[:, None] + (depths - 1) * again
 
     def _end(self, number: int, filters: float, start: Shape) -> Shape:
         block = replace(next(kinds_of_block(self._space, number)), layers=1, filters=filters)
         return block_ops(self._space, number, start, block)[1]
 
-    def _sum_ms(self, ops: Iterable[OpSpec]) -> Floats:
-        known = [self._known(op) for op in ops]
-        return np.array([sum(share for share, _ in known), sum(own for _, own in known)])
+    def _sum(self, ops: Iterable[OpSpec]) -> Floats:
+        return sum((self._terms_of(op) for op in ops), np.zeros(_TERMS))
 
-    def _known(self, op: OpSpec) -> tuple[float, float]:
-        if op not in self._known_ms:
-            self._known_ms[op] = self._both_ms(self._typed(op))
-        return self._known_ms[op]
+    def _terms_of(self, op: OpSpec) -> Floats:
+        """Give the terms of a float32 operator in the predictor's dtype."""
+        if op not in self._known:
+            self._known[op] = self._terms(self._typed(op))
+        return self._known[op]
 
-    def _both_ms(self, op: OpSpec) -> tuple[float, float]:
-        return self._predictor.op_ms(op), self._predictor.own_ms(op)
+    def _terms(self, op: OpSpec) -> Floats:
+        always_ms, fetching_ms, own_ms = self._predictor.terms_ms(op)
+        return np.array([always_ms, fetching_ms, op.weight_bytes / 1e6, own_ms])
 
     def _typed(self, op: OpSpec) -> OpSpec:
         return replace(op, dtype=self._predictor.dtype)

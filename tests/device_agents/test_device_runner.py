@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Container
 from dataclasses import asdict
@@ -23,17 +24,21 @@ pytestmark = pytest.mark.slow  # real processes, one after the other
 
 
 class Wire:
-    """Keeps what the runner sends."""
+    """Keeps what the runner sends, in `sent` with what its death would tell."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.told: list[dict[str, Any]] = []
 
     def send(self, **fields: Any) -> None:
         """Keep one line."""
+        self.note(**fields)
+        self.told.append(fields)
+
+    def note(self, **fields: Any) -> None:
+        """Keep what a death would tell."""
         json.dumps(fields, allow_nan=False)
         self.sent.append(fields)
-
-    note = send  # what a death would tell
 
     def forget(self) -> None:
         """Nobody dies here."""
@@ -80,6 +85,7 @@ def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         contents: dict[str, str],
         slowness: Callable[[str], float] | None = None,
         networks: Container[str] = (),
+        look_every_ns: float = math.inf,
         **settings: Any,
     ) -> Wire:
         def scripted_sample(invoke: Any, loops: int) -> tuple[int, int]:
@@ -88,7 +94,9 @@ def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             return round(cpu_ns), round(cpu_ns * model.stretch)
 
         monkeypatch.setattr(runner, "sample", scripted_sample)
-        monkeypatch.setattr(runner, "SENTINEL_START_NS", 0)  # a single run, for the clock on the wall is not scripted
+        # The clock on the wall is not scripted: a single run, and a reading between visits only where that is tested.
+        monkeypatch.setattr(runner, "SENTINEL_START_NS", 0)
+        monkeypatch.setattr(runner, "LOOK_EVERY_NS", look_every_ns)
         jobs = []
         for job_id, content in contents.items():
             digest = hashlib.sha256(content.encode()).hexdigest()
@@ -220,7 +228,7 @@ def test_a_full_block_of_short_operators_is_one_block(bench: Callable[..., Wire]
 def test_a_block_closes_before_it_takes_too_long(bench: Callable[..., Wire], runner: ModuleType) -> None:
     """Slow networks come home a few at a time, however many would fit a block."""
     contents = {str(number): f"{100_000_000 + number} 1" for number in range(6)}
-    wire = bench(contents, rounds=10, least_rounds=10, samples_per_round=1)
+    wire = bench(contents, rounds=10, least_rounds=10, patience=1, samples_per_round=1)
     assert runner.BLOCK_NS / (50 * 100_000_000) < 2  # with a run before each visit to settle the caches
     assert phases(wire) == "S" + (10 * "Smm" + "S" + "rr") * 3
 
@@ -296,13 +304,43 @@ def test_agreement_says_nothing_while_the_machine_is_disturbed(
     assert (visited.count("a"), visited.count("b")) == (5, visits)
 
 
-def test_a_machine_is_calm_that_is_disturbed_half_of_the_time(bench: Callable[..., Wire]) -> None:
-    """What half of the readings say does not keep a job that agrees."""
+def test_the_more_often_the_machine_is_disturbed_the_more_visits_are_wanted(bench: Callable[..., Wire]) -> None:
+    """Where every other reading is slow, nine visits leave two chances in a thousand that each of them was."""
 
     def slowness(seen: str) -> float:
         return 1.3 if seen.endswith("S") and seen.count("S") % 2 else 1.0
 
-    assert phases(bench({"a": "1000 1"}, slowness, rounds=9, least_rounds=4)) == "S" + 4 * "Sm" + "S" + "r"
+    assert phases(bench({"a": "1000 1"}, slowness, least_rounds=4)) == "S" + 9 * "Sm" + "S" + "r"
+
+
+@pytest.mark.parametrize(("readings", "visits"), [(0, 10), (1, 7), (9, 3), (98, 2)])
+def test_a_calm_machine_wants_few_visits(readings: int, visits: int, runner: ModuleType) -> None:
+    """How few depends on how much is known of it; without any reading it may be anything."""
+    block = runner.Block()
+    for _ in range(readings):
+        block.take_reading(1000.0, math.inf)
+    assert math.ceil(block.visits_wanted()) == visits
+
+
+def test_a_faster_reading_shows_that_all_before_were_slow(runner: ModuleType) -> None:
+    """What was taken for the sentinel's best was not."""
+    block = runner.Block()
+    for ns in (1300.0, 1310.0, 1300.0):
+        block.take_reading(ns, math.inf)
+    assert (block.readings, block.undisturbed) == (3, 3)
+    for ns in (1000.0, 1040.0, 1300.0):
+        block.take_reading(ns, math.inf)
+    assert (block.readings, block.undisturbed, block.best_ns, block.sentinel_ns) == (6, 2, 1000.0, 1000.0)
+
+
+def test_the_sentinel_is_looked_at_between_visits_without_a_line(bench: Callable[..., Wire]) -> None:
+    """A line would wake the host beside the samples; what was seen counts all the same."""
+    contents = {str(number): f"{1000 + number} 1" for number in range(3)}
+    few, many = (bench(contents, rounds=4, look_every_ns=every) for every in (math.inf, 0))
+    assert phases(few) == "S" + 4 * "Smmm" + "Srrr"
+    assert phases(many).startswith("SSSmSmSmS")
+    kinds = [[(line["type"], line["job"]) for line in wire.told] for wire in (few, many)]
+    assert len(kinds[0]) == len(kinds[1]) < len(few.sent) < len(many.sent)
 
 
 def test_one_fast_moment_before_a_block_tells_that_all_its_readings_are_slow(bench: Callable[..., Wire]) -> None:
@@ -344,8 +382,8 @@ def test_what_is_done_in_a_long_block_comes_home_now_and_then(
         patch.setattr(runner.Batch, "visit", visit)
         patch.setattr(runner, "HOME_S", home_s)
         patch.setattr(runner, "HOME_PAUSE_S", 0.0)
-        wire = bench({"a": "1000 1", "b": "2000 1"}, rounds=5, least_rounds=3)
-    assert phases(wire) == "S" + 3 * "Smm" + sequel
+        wire = bench({"a": "1000 1", "b": "2000 1"}, rounds=6, least_rounds=4)
+    assert phases(wire) == "S" + 4 * "Smm" + sequel
     assert [row["job"] for row in wire.of("row")] == ["a", "b"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from latency_tables.calibrate import uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
 from latency_tables.estimate import Estimate, Estimator
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
-from latency_tables.predictor import Predictor
+from latency_tables.predictor import FLOOR_SHARE, Predictor
 from latency_tables.reach import OTHER_KINDS_ERROR, Extent, Reach
 from latency_tables.schema import Network
 
@@ -29,9 +30,13 @@ coefficients = st.floats(-100, 100)
 def test_a_prediction_is_the_calibrated_sum() -> None:
     """Checked by hand on three operators, of which one comes twice."""
     ops = [FLOATS[0], FLOATS[5], FLOATS[0]]
-    rows_ms = sum(synthetic_ns(op) for op in ops) / 1e6
-    weight_mb = sum(op.out_channels**2 * 9 * 4 for op in ops) / 1e6
-    expected = 0.9 * rows_ms - 0.0002 * 3 + 0.05 * weight_mb + 0.004
+    rows_ms = [synthetic_ns(op) / 1e6 for op in ops]
+    weights_mb = [op.out_channels**2 * 9 * 4 / 1e6 for op in ops]
+    fetched_ms = [(row**3 + (mb / 0.5) ** 3) ** (1 / 3) for row, mb in zip(rows_ms, weights_mb, strict=True)]
+    share = 1 - 0.002 / sum(weights_mb)
+    expected = 0.9 * ((1 - share) * sum(rows_ms) + share * sum(fetched_ms)) - 0.0002 * 3 + 0.004
+    assert 0.3 < share < 1
+    assert sum(fetched_ms) > 1.1 * sum(rows_ms)
     prediction = Predictor(TABLE, "float32").predict(ops)
     assert prediction.total_ms == pytest.approx(expected, rel=1e-12)
     assert prediction.low_ms == pytest.approx(expected * 0.98)
@@ -47,7 +52,7 @@ def test_no_prediction_is_negative_and_its_parts_sum_to_it(
         CALIBRATION,
         scale=values[0],
         per_op_ms=values[1],
-        per_mb_ms=values[2],
+        fetch_gb_per_s=abs(values[2]) if abs(values[2]) > 0.001 else 0.0,
         offset_ms=values[3],
         interval_error=interval,
     )
@@ -60,11 +65,26 @@ def test_no_prediction_is_negative_and_its_parts_sum_to_it(
 
 
 @given(networks, networks)
-def test_marginal_times_add_up(first: list[OpSpec], second: list[OpSpec]) -> None:
-    """A network costs what its pieces add, so pieces may be compared by themselves."""
+def test_terms_add_up(first: list[OpSpec], second: list[OpSpec]) -> None:
+    """A network costs what the sums of its operators' terms say, so its pieces may be summed up by themselves."""
     predictor = Predictor(TABLE, "float32")
-    whole = sum(map(predictor.op_ms, first + second))
-    assert predictor.predict(first + second).total_ms == pytest.approx(whole + predictor.offset_ms)
+    always, fetching, own = (sum(terms) for terms in zip(*map(predictor.terms_ms, first + second), strict=True))
+    weight_mb = np.array(sum(op.weight_bytes for op in first + second) / 1e6)
+    total_ms = predictor.calibration.sum_ms(np.array(always), np.array(fetching), weight_mb)
+    assert predictor.predict(first + second).total_ms == pytest.approx(max(total_ms, FLOOR_SHARE * own))
+
+
+def test_weights_that_the_cache_keeps_are_not_fetched() -> None:
+    """A small network costs the plain sum; what exceeds the cache is fetched, and ever more of a larger one."""
+    fit = replace(uncalibrated(0.0), fetch_gb_per_s=0.1, kept_mb=0.05)
+    predictor = Predictor(replace(TABLE, calibrations={"float32": fit}), "float32")
+    factors = []
+    for count in (1, 4, 16, 64):
+        ops = [FLOATS[-1]] * count
+        factors.append(predictor.predict(ops).total_ms / (count * synthetic_ns(FLOATS[-1]) / 1e6))
+    assert FLOATS[-1].weight_bytes < 50_000 < 4 * FLOATS[-1].weight_bytes
+    assert factors[0] == pytest.approx(1)
+    assert factors == sorted(set(factors))
 
 
 def test_what_is_computed_at_loading_costs_an_inference_nothing() -> None:

@@ -168,6 +168,9 @@ WRONG_LINES: list[tuple[int, Edit, str]] = [
     (CAL, lambda e: e.update({FLOAT: True}), "something else than numbers"),
     (CAL, lambda e: e.update({FLOAT: 10**400}), "not finite"),
     (CAL, lambda e: e.update({FLOAT: nested(9)}), "something else than numbers"),
+    (CAL, lambda e: e.update(fetch_gb_per_s=-1.0), r"fetch_gb_per_s is -1.0, not 0 or 0.001 to 1e\+06"),
+    (CAL, lambda e: e.update(fetch_gb_per_s=1e-9), "fetch_gb_per_s is 1e-09"),
+    (CAL, lambda e: e.update(kept_mb=-0.5), "kept_mb is -0.5, not 0 or more"),
 ]
 
 
@@ -199,12 +202,15 @@ def test_a_wrong_line_is_refused_with_its_number_and_reason(
     (lambda e: e.pop(FLOAT), f"field '{FLOAT}' is missing"),
     (lambda e: e.update(slope=1.0), "unknown field 'slope'"),
 ])  # fmt: skip
-def test_a_calibration_of_other_fields_is_left_out_of_an_older_file_only(path: Path, edit: Edit, reason: str) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_calibration_of_other_fields_is_left_out_of_an_older_file_only(
+    path: Path, edit: Edit, reason: str, version: int
+) -> None:
     """How one is fitted has changed since then: its table keeps the rows and is calibrated again when completed."""
     rewrite(path, CAL, edit)
     with pytest.raises(FileDamaged, match=f"line {CAL}: {reason}"):
         load_table(path)
-    older(path)
+    older(path, version)
     contents = read_table(path)
     assert contents.table.calibrations == {"int8": CALIBRATION}
     assert len(contents.lines) == 6
@@ -230,7 +236,7 @@ def test_numbers_that_are_none_are_refused(path: Path, number: str, line: int, f
 
 
 HEADER_EDITS: list[tuple[Edit, str]] = [
-    (lambda e: e.update(version=4), "version 4 is not 1 to 3, those that this edgekd reads"),
+    (lambda e: e.update(version=5), "version 5 is not 1 to 4, those that this edgekd reads"),
     (lambda e: e.update(version=2), "version 2 with a checksum: it was changed"),
     (lambda e: e.update(rows=5), "unknown field 'rows'"),
     (lambda e: e.update(version=None), "version None"),
@@ -346,14 +352,14 @@ def test_a_line_may_be_left_out_but_not_given_twice(path: Path) -> None:
 
 
 def test_a_line_without_its_checksum_is_refused(path: Path) -> None:
-    """In a file of version 3 every line has one, the header first."""
+    """In a file of version 3 or newer every line has one, the header first."""
     lines, plain = path.read_text().splitlines(), plain_lines(path)
     path.write_text("\n".join([*lines[:3], plain[3], *lines[4:]]) + "\n")
     with pytest.raises(FileDamaged, match="line 4: the checksum does not fit"):
         load_table(path)
     path.write_text("\n".join([plain[0], *lines[1:]]) + "\n")
     for read in (load_table, lambda path: TableFile(path, KEY)):
-        with pytest.raises(FileDamaged, match=r"line 1: (version 3 without a checksum|the header has no checksum)"):
+        with pytest.raises(FileDamaged, match=r"line 1: (version 4 without a checksum|the header has no checksum)"):
             read(path)
 
 
@@ -367,9 +373,9 @@ def test_a_name_that_makes_a_line_end_like_a_checksum_is_refused(path: Path) -> 
         load_table(path)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_file_reads_as_before_and_goes_on_in_its_version(path: Path, version: int) -> None:
-    """Rows are added without checksums, so the edgekd that began it can still read it."""
+    """Rows are added with or without checksums as before, so the edgekd that began it can still read them."""
     complete = load_table(path)
     older(path, version)
     assert load_table(path) == complete
@@ -379,7 +385,7 @@ def test_an_older_file_reads_as_before_and_goes_on_in_its_version(path: Path, ve
     assert path.read_bytes() == before
     file.add_row(measurement(conv(24).key))
     assert load_table(path) == file.table
-    assert b"crc" not in path.read_bytes()
+    assert (b"crc" in path.read_bytes()) == (version == 3)
     assert read_table(path).version == version
     file.close()
     with pytest.raises(OtherSettings, match="was begun with"):

@@ -22,7 +22,10 @@ CALIBRATIONS = {
     "usual": CALIBRATION,
     "operators cost": replace(CALIBRATION, per_op_ms=0.02),
     "operators are free": replace(CALIBRATION, per_op_ms=-0.0009),
-    "weights cost": replace(CALIBRATION, per_mb_ms=50.0),
+    "weights come slowly": replace(CALIBRATION, fetch_gb_per_s=0.01, kept_mb=0.0),
+    "many weights are kept": replace(CALIBRATION, fetch_gb_per_s=0.01, kept_mb=0.05),
+    "all weights are kept": replace(CALIBRATION, fetch_gb_per_s=0.01, kept_mb=1e3),
+    "weights come at once": replace(CALIBRATION, fetch_gb_per_s=0.0, kept_mb=0.0),
 }
 
 

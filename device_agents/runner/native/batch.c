@@ -25,10 +25,14 @@ static const double BLOCK_LOAD_S = 15;
 enum { SENTINEL_SAMPLES = 2 };
 /* A block begins with so long a look for the sentinel's best: mostly some moment of it is undisturbed. */
 static const double SENTINEL_START_S = 0.05;
-/* On a calm machine half of the sentinel's readings are within this factor of its best; who shares caches or execution
- * units slows it down by a fifth and more. */
-static const double CALM = 1.1;
-/* On a machine that is not calm a block may take minutes: what is done comes home so often, and the next round waits
+/* A reading of the sentinel is undisturbed within this factor of its best; who shares caches or execution units slows it
+ * down by a tenth and more. It is read before each round, and between visits so often. */
+static const double UNDISTURBED = 1.05;
+static const double LOOK_EVERY_NS = 10000000;
+/* Of the readings so far it follows how many visits a job needs, for the chance to be so small that none of them was
+ * undisturbed. Visits that agree before that may agree on what the others leave. */
+static const double DOUBT = 0.001;
+/* On a disturbed machine a block may take minutes: what is done comes home so often, and the next round waits
  * until the other end has looked at the device and written its table. */
 static const double HOME_S = 10;
 static const double HOME_PAUSE_S = 0.3;
@@ -45,8 +49,8 @@ typedef struct {
     double expected_ns;
     double began_s;
     BlockFacts facts;
-    double *readings_ns; /* of the sentinel: before each round and before rows are sent */
-    size_t readings;
+    size_t readings, undisturbed; /* of the sentinel */
+    double looked_s; /* when it was read last */
     double best_ns;         /* the sentinel's in this block */
     double earlier_best_ns; /* and in the one before: a clock that has dropped for good is usual */
     int64_t usual_khz; /* allowed to our CPUs when the plan began */
@@ -61,32 +65,35 @@ static void choose_sentinel(Batch *batch, const Job *wanted, const Job *jobs, si
         batch->sentinel = candidate_load(&batch->bench, &jobs[i], "sentinel", &ignored);
 }
 
+/* Count a reading of the sentinel. */
+static void take_reading(Batch *batch, double ns, double best_ns)
+{
+    if (ns * UNDISTURBED < best_ns)
+        batch->undisturbed = 0; /* now it shows that all others were slow */
+    batch->readings++;
+    batch->undisturbed += ns <= UNDISTURBED * best_ns;
+    batch->facts.sentinel_ns = fmin(batch->facts.sentinel_ns, ns);
+    batch->best_ns = fmin(batch->best_ns, ns);
+}
+
 /* Take a short reading of the sentinel, if there is one; before a block's first one look for its best. */
-static void read_sentinel(Batch *batch)
+static void read_sentinel(Batch *batch, Telling telling)
 {
     if (batch->sentinel == NULL)
         return;
     double limit_s = batch->bench.settings->time_limit_s / 4; /* within the sentinel's own limit */
     double look_s = batch->readings == 0 ? fmin(SENTINEL_START_S, limit_s) : 0;
-    double ns = candidate_fastest_ns(&batch->bench, batch->sentinel, SENTINEL_SAMPLES, look_s, &batch->best_ns);
-    batch->readings_ns[batch->readings++] = ns;
-    batch->facts.sentinel_ns = fmin(batch->facts.sentinel_ns, ns);
+    Look look = {SENTINEL_SAMPLES, look_s, telling};
+    double ns = candidate_fastest_ns(&batch->bench, batch->sentinel, look, &batch->best_ns);
+    take_reading(batch, ns, fmin(batch->best_ns, batch->earlier_best_ns));
+    batch->looked_s = seconds_now();
 }
 
-static int compare_ns(const void *one, const void *other)
+/* Say of how many visits one is undisturbed, but for a chance of DOUBT; by Laplace's rule of succession. */
+static double visits_wanted(const Batch *batch)
 {
-    double difference = *(const double *)one - *(const double *)other;
-    return (difference > 0) - (difference < 0);
-}
-
-/* Tell whether at least half of the sentinel's readings were as fast as it can be. */
-static bool is_calm(const Batch *batch)
-{
-    if (batch->readings == 0)
-        return true;
-    qsort(batch->readings_ns, batch->readings, sizeof *batch->readings_ns, compare_ns);
-    double median_ns = batch->readings_ns[(batch->readings - 1) / 2];
-    return median_ns <= CALM * fmin(batch->best_ns, batch->earlier_best_ns);
+    double disturbed = (double)(batch->readings - batch->undisturbed + 1) / (double)(batch->readings + 2);
+    return log(DOUBT) / log(disturbed);
 }
 
 static void shuffle(Batch *batch, Candidate **visits, size_t count)
@@ -136,13 +143,16 @@ static size_t go_round(Batch *batch, Candidate **visits)
     for (size_t i = 0; i < batch->count; i++)
         if (!batch->candidates[i]->is_done)
             visits[count++] = batch->candidates[i];
-    read_sentinel(batch);
+    read_sentinel(batch, TELL_NOW);
     shuffle(batch, visits, count);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        if ((seconds_now() - batch->looked_s) * 1e9 >= LOOK_EVERY_NS)
+            read_sentinel(batch, TELL_IF_IT_DIES);
         candidate_visit(&batch->bench, visits[i]);
-    bool calm = is_calm(batch);
+    }
+    double wanted = visits_wanted(batch);
     for (size_t i = 0; i < count; i++)
-        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], calm);
+        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], wanted);
     for (size_t i = 0; i < batch->count; i++)
         done += batch->candidates[i]->is_done;
     return done;
@@ -174,14 +184,14 @@ static void measure_block(Batch *batch)
     ThrottleSigns before = throttle_signs(batch->usual_khz);
     double sent_s = seconds_now();
     batch->facts.sentinel_ns = batch->best_ns = INFINITY;
-    batch->readings = 0;
+    batch->readings = batch->undisturbed = 0;
     batch->facts.throttled = false;
     while (batch->count > 0) {
         size_t done = go_round(batch, visits);
         bool is_over = done == batch->count;
         if (!is_over && (done == 0 || seconds_now() - sent_s < HOME_S))
             continue;
-        read_sentinel(batch);
+        read_sentinel(batch, TELL_NOW);
         batch->facts.throttled =
             batch->facts.throttled || is_throttled(before, throttle_signs(batch->usual_khz));
         send_answers(batch);
@@ -208,12 +218,6 @@ static bool is_full(const Batch *batch)
            batch->expected_ns >= BLOCK_NS || seconds_now() - batch->began_s >= BLOCK_LOAD_S;
 }
 
-/* How often the sentinel is read in a block at most: before each round and before rows are sent after it. */
-static size_t most_readings(const Settings *settings)
-{
-    return 2 * (size_t)settings->rounds * (size_t)settings->patience + 2;
-}
-
 void batch_run(const Runtime *runtime, const char *folder, const Settings *settings, const Job *sentinel,
                const Job *jobs, size_t count)
 {
@@ -223,7 +227,6 @@ void batch_run(const Runtime *runtime, const char *folder, const Settings *setti
     batch.usual_khz = top_khz();
     begin_block(&batch);
     batch.candidates = need((size_t)settings->block_size * sizeof *batch.candidates);
-    batch.readings_ns = need(most_readings(settings) * sizeof *batch.readings_ns);
     choose_sentinel(&batch, sentinel, jobs, count);
     for (size_t i = 0; i < count; i++) {
         Reason reason;
@@ -237,7 +240,6 @@ void batch_run(const Runtime *runtime, const char *folder, const Settings *setti
     }
     measure_block(&batch);
     free(batch.candidates);
-    free(batch.readings_ns);
     if (batch.sentinel != NULL)
         candidate_free(batch.sentinel);
 }

@@ -58,14 +58,13 @@ static size_t samples_of(const Settings *settings)
 
 /* --- the time limit --- */
 
-void say_start(const char *job, const char *phase)
+void say_start(const char *job, const char *phase, Telling telling)
 {
     Text text = {0};
     text_add(&text, "{\"type\":\"start\",\"job\":");
     text_string(&text, job);
     text_add(&text, ",\"phase\":\"%s\"}", phase);
-    /* The sentinel's lines tell the host between two rounds that we are alive. */
-    if (strcmp(phase, "measure") == 0)
+    if (telling == TELL_IF_IT_DIES)
         wire_note(&text);
     else
         wire_send(&text);
@@ -81,10 +80,9 @@ static void set_alarm(double seconds)
 }
 
 /* Announce a risky step and let the kernel end this process when the job's time is up; returns when it began. */
-static double begin_limited(const Bench *bench, const Job *job, const char *phase, double spent_s)
+static double begin_limited(const Job *job, const char *phase, double left_s, Telling telling)
 {
-    say_start(job->id, phase);
-    double left_s = bench->settings->time_limit_s - spent_s;
+    say_start(job->id, phase, telling);
     set_alarm(left_s > 0.001 ? left_s : 0.001);
     return seconds_now();
 }
@@ -181,7 +179,7 @@ Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase,
         return NULL;
     Candidate *candidate = need(sizeof *candidate);
     *candidate = (Candidate){.job = job, .model.runtime = bench->runtime};
-    double began_s = begin_limited(bench, job, phase, 0);
+    double began_s = begin_limited(job, phase, settings->time_limit_s, TELL_NOW);
     bool ready = prepare(bench, candidate, stored, reason);
     end_limited(began_s);
     candidate->peak_rss_bytes = peak_rss_bytes();
@@ -207,7 +205,8 @@ static int64_t switches_now(const Bench *bench)
 void candidate_visit(const Bench *bench, Candidate *candidate)
 {
     Sample ignored;
-    double began_s = begin_limited(bench, candidate->job, "measure", candidate->spent_s);
+    double left_s = bench->settings->time_limit_s - candidate->spent_s;
+    double began_s = begin_limited(candidate->job, "measure", left_s, TELL_IF_IT_DIES);
     if (candidate->started_at[0] == '\0')
         utc_now(candidate->started_at);
     int status = take_sample(&candidate->model, settling_runs(candidate), &ignored);
@@ -242,7 +241,7 @@ static void find_best(const Bench *bench, const Candidate *candidate, double bes
     }
 }
 
-bool candidate_had_enough(const Bench *bench, const Candidate *candidate, bool is_calm)
+bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double visits_wanted)
 {
     const Settings *settings = bench->settings;
     if (candidate->status != 0)
@@ -252,11 +251,12 @@ bool candidate_had_enough(const Bench *bench, const Candidate *candidate, bool i
         return false;
     if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
         return true;
-    if (!is_calm)
-        return visits >= rounds * (candidate->takes_patience ? (size_t)settings->patience : 1);
+    size_t patience = candidate->takes_patience ? (size_t)settings->patience : 1;
+    if ((double)visits < fmin(visits_wanted, (double)rounds) * (double)patience)
+        return false;
     double best_ns[AGREEING_VISITS];
     find_best(bench, candidate, best_ns);
-    return visits >= rounds || best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);
+    return visits >= rounds * patience || best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);
 }
 
 /* Time one sample and return a single run of it in ns, or the fastest so far where that was faster or this one failed. */
@@ -268,15 +268,14 @@ static double faster_ns(const Bench *bench, const Candidate *candidate, int64_t 
     return fmin(fastest_ns, clock_ns(bench, &sample) / (double)loops);
 }
 
-double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples, double look_s, double *best_ns)
+double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, Look look, double *best_ns)
 {
     double fastest_ns = INFINITY;
-    double began_s = begin_limited(bench, candidate->job, "sentinel", 0);
-    for (double until_s = seconds_now() + look_s; seconds_now() < until_s;)
+    double began_s = begin_limited(candidate->job, "sentinel", bench->settings->time_limit_s, look.telling);
+    for (double until_s = seconds_now() + look.before_s; seconds_now() < until_s;)
         *best_ns = faster_ns(bench, candidate, candidate->loops, *best_ns);
-    for (int i = 0; i < samples; i++)
+    for (int i = 0; i < look.samples; i++)
         fastest_ns = faster_ns(bench, candidate, candidate->loops, fastest_ns);
     end_limited(began_s);
-    *best_ns = fmin(*best_ns, fastest_ns);
     return fastest_ns;
 }

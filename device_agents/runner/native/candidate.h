@@ -31,6 +31,16 @@ typedef struct {
     uint64_t seed;
 } Settings;
 
+/* When the host is told of a step: a line wakes it, and says that we are alive. */
+typedef enum { TELL_NOW, TELL_IF_IT_DIES } Telling;
+
+/* How the sentinel is looked at: so many samples, after others for so long. */
+typedef struct {
+    int samples;
+    double before_s;
+    Telling telling;
+} Look;
+
 /* What all jobs of a plan share. */
 typedef struct {
     const Runtime *runtime;
@@ -68,13 +78,11 @@ Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase,
 void candidate_free(Candidate *candidate);
 /* Take the samples of one job in one round. */
 void candidate_visit(const Bench *bench, Candidate *candidate);
-/* Tell whether a job's best visits agree, or it has had its time, or it failed. On a machine that is not calm they agree
- * on what the others leave it, and a long run needs many visits to meet one undisturbed from end to end. */
-bool candidate_had_enough(const Bench *bench, const Candidate *candidate, bool is_calm);
-/* Time a few samples and return the fastest single run in ns, or infinity. Before, time others for `look_s`; the fastest
- * run of all lowers `best_ns`. */
-double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, int samples, double look_s,
-                            double *best_ns);
+/* Tell whether a job's best visits agree, after as many as are wanted, or it has had its time, or it failed. While others
+ * disturb the machine visits agree on what those leave it, and a long run needs many to be undisturbed from end to end. */
+bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double visits_wanted);
+/* Time a few samples and return the fastest single run in ns, or infinity. The fastest of those before lowers `best_ns`. */
+double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, Look look, double *best_ns);
 
 /* Estimate how long a job will take at least. */
 double candidate_expected_ns(const Settings *settings, const Candidate *candidate);
@@ -82,6 +90,6 @@ double candidate_expected_ns(const Settings *settings, const Candidate *candidat
 /* Fill every input once with values of a real range: zeros would let kernels take short cuts. */
 bool fill_inputs(const Model *model, uint64_t seed, Reason *reason);
 /* Announce a risky step: what kills this process from now on is this job's doing. */
-void say_start(const char *job, const char *phase);
+void say_start(const char *job, const char *phase, Telling telling);
 
 #endif

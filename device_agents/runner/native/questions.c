@@ -90,7 +90,7 @@ void answer_outputs(const Runtime *runtime, const char *folder, const char *job,
     Text text = {0};
     Model model;
     Reason reason;
-    say_start(job, "load");
+    say_start(job, "load", TELL_NOW);
     bool loaded = load_model(runtime, folder, sha256, (ModelOptions){threads, false}, &model, &reason);
     begin_answer(&text, "outputs", job);
     bool done = loaded && run_on(&model, folder, inputs_sha256, &reason) && add_outputs(&text, &model, &reason);
@@ -190,7 +190,7 @@ void answer_nodes(const Runtime *runtime, const char *folder, const char *job, c
     Model model;
     Nodes nodes = {0};
     Reason reason;
-    say_start(job, "load");
+    say_start(job, "load", TELL_NOW);
     bool loaded = load_model(runtime, folder, sha256, (ModelOptions){threads, true}, &model, &reason);
     bool done = loaded && fill_inputs(&model, 0, &reason) && profile_runs(&model, runs, &nodes, &reason);
     begin_answer(&text, "nodes", job);

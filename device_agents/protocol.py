@@ -31,7 +31,7 @@ MAX_SAMPLES = 20_000  # a row; two clocks of it stay below the longest line
 MAX_NS = 10**15  # 11 days: whatever claims to have taken longer is a broken clock
 MAX_CPUS = 1024
 
-LONG_VISIT = 4  # times as many samples a visit of a network, and of a job whose samples are single runs
+LONG_VISIT = 4  # times as many samples a visit of a network, and of a job whose runs take a millisecond
 
 KINDS = ("operator", "network")
 CLOCKS = ("thread_cpu", "wall")
@@ -67,7 +67,7 @@ class MeasureSettings:
 
     Short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its best:
     the fastest sample repeats much better than the median. A visit takes samples_per_round samples, LONG_VISIT times as
-    many of a network and of a job whose samples are single runs. A job is visited in `least_rounds` at least and
+    many of a network and of a job whose runs take a millisecond. A job is visited in `least_rounds` at least and
     `rounds` at most; in between it is done once its three best visits agree within the share `agreement`, or once it
     has had `enough_s`. Visits agree also on what others leave of a disturbed machine: how often its sentinel is slow
     tells how many visits are wanted before agreement counts. Jobs of long visits have `patience` times as many, wanted
@@ -82,7 +82,7 @@ class MeasureSettings:
     least_rounds: int = 6
     agreement: float = 0.01  # a quiet machine repeats to that
     patience: int = 4
-    enough_s: float = 8.0
+    enough_s: float = 6.0
     samples_per_round: int = 2
     min_sample_us: float = 150.0  # long enough that reading two clocks (0.7 µs) is 0.5 % of it
     warmup_runs: int = 3

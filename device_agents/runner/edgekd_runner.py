@@ -70,7 +70,7 @@ UNDISTURBED = 1.05
 LOOK_EVERY_NS = 10_000_000
 # Of the readings so far it follows how many visits a job needs, for the chance to be so small that none of them was
 # undisturbed. Visits that agree before that may agree on what the others leave.
-DOUBT = 0.001
+DOUBT = 0.005
 # On a disturbed machine a block may take minutes: what is done comes home so often. A line sent wakes the other end,
 # which looks at the device and writes its table: the next round waits for that.
 HOME_S = 10.0
@@ -88,8 +88,9 @@ LOOP_MARGIN = 1.1
 # way shows in its samples, of which the fastest count.
 SETTLE_RUNS = 4
 SETTLE_NS = 20_000_000
-# A sample that is a single run is long, and a network's speaks for all operators in it: on a busy machine few of them
-# are undisturbed from end to end, so a visit takes so many times as many.
+# Of runs that take so long few are undisturbed from end to end on a busy machine, and a network's speaks for all
+# operators in it: a visit of either takes so many times as many samples.
+LONG_RUN_NS = 1_000_000
 LONG_VISIT = 4
 AGREEING_VISITS = 3  # one fast visit may be luck, and two of them chance
 ALLOWED_CPUS = sorted(os.sched_getaffinity(0))  # before any plan pins us, to go back to
@@ -491,7 +492,7 @@ class Batch:
             chunk = max(1, min(2 * chunk, math.ceil((goal_ns - total_ns) / run_ns)))
         candidate.run_ns = int(run_ns)
         candidate.loops = max(1, math.ceil(LOOP_MARGIN * self.settings["min_sample_us"] * 1e3 / run_ns))
-        candidate.takes_patience = candidate.takes_patience or candidate.loops == 1
+        candidate.takes_patience = candidate.takes_patience or run_ns >= LONG_RUN_NS
         candidate.visit_samples = self.settings["samples_per_round"] * (LONG_VISIT if candidate.takes_patience else 1)
         return {"warmup_ns": total_ns, "warmup_runs": runs}
 

@@ -274,6 +274,7 @@ def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: protocol.MeasureSe
         "DOUBT",
         "HOME_PAUSE_S",
         "HOME_S",
+        "LONG_RUN_NS",
         "LONG_VISIT",
         "LOOK_EVERY_NS",
         "LOOP_MARGIN",

@@ -31,7 +31,7 @@ static const double UNDISTURBED = 1.05;
 static const double LOOK_EVERY_NS = 10000000;
 /* Of the readings so far it follows how many visits a job needs, for the chance to be so small that none of them was
  * undisturbed. Visits that agree before that may agree on what the others leave. */
-static const double DOUBT = 0.001;
+static const double DOUBT = 0.005;
 /* On a disturbed machine a block may take minutes: what is done comes home so often, and the next round waits
  * until the other end has looked at the device and written its table. */
 static const double HOME_S = 10;

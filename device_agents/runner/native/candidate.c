@@ -18,8 +18,9 @@ static const double LOOP_MARGIN = 1.1;
    way shows in its samples, of which the fastest count. */
 static const int64_t SETTLE_RUNS = 4;
 static const double SETTLE_NS = 20e6;
-/* A sample that is a single run is long: on a busy machine few of them are undisturbed from end to end, so a visit takes
-   so many times as many. */
+/* Of runs that take so long few are undisturbed from end to end on a busy machine, and a network's speaks for all
+   operators in it: a visit of either takes so many times as many samples. */
+static const double LONG_RUN_NS = 1000000;
 enum { LONG_VISIT = 4 };
 enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */
 
@@ -133,7 +134,7 @@ static int warm_up(const Settings *settings, Candidate *candidate)
         chunk = (int64_t)fmax(1, fmin(2.0 * (double)chunk, wanted));
     }
     candidate->loops = (int64_t)fmax(1, ceil(LOOP_MARGIN * settings->min_sample_us * 1e3 / candidate->run_ns));
-    candidate->takes_patience = candidate->job->is_network || candidate->loops == 1;
+    candidate->takes_patience = candidate->job->is_network || candidate->run_ns >= LONG_RUN_NS;
     candidate->visit_samples = (size_t)settings->samples_per_round * (candidate->takes_patience ? LONG_VISIT : 1);
     return 0;
 }

@@ -60,7 +60,7 @@ typedef struct {
     size_t size_bytes;
     double run_ns; /* the fastest estimate of one run, which sets `loops` */
     int64_t loops;
-    bool takes_patience; /* a network, or a job whose samples are single runs */
+    bool takes_patience; /* a network, or a job of long runs */
     size_t visit_samples; /* samples_per_round, more of what takes patience */
     int64_t warmup_ns, warmup_runs, init_ns, peak_rss_bytes;
     bool denormal;

@@ -12,6 +12,7 @@ read a table. Ends with 1 where a bar is missed. Needs Linux, the project's envi
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from bench_errors import OpCountFit, both_ms, compared, errors_of, print_stats
 from bench_families import PX, family_graphs
 from bench_foreign import third_party_part
 from bench_parts import Result, concluded, machine, positive, print_machine, shown
-from bench_workshop import ALONE, FULL, QUICK, Condition, NetworkFile, Scale, Workshop
+from bench_workshop import ALONE, FULL, QUICK, RESOLUTIONS, Condition, NetworkFile, Scale, Workshop
 
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
@@ -32,7 +33,6 @@ from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.predictor import Predictor
 from latency_tables.store import LatencyTable
 
-RESOLUTIONS = (96, 160)
 LOADED, TWO_THREADS = Condition(loaded=True), Condition(threads=2)
 
 MAX_MEDIAN_PERCENT, MAX_MEAN_PERCENT = 1.0, 1.5
@@ -129,8 +129,8 @@ def _heldout_bars(name: str, methods: Mapping[str, Stats]) -> Iterator[Bar]:
 
 
 def heldout_part(shop: Workshop) -> Result:
-    """Predict and measure held-out networks of every resolution and dtype, one thread."""
-    cells = {f"{dtype}@{px}": Cell.measured(shop, px, dtype, ALONE) for px in RESOLUTIONS for dtype in DTYPES}
+    """Predict and measure held-out networks of each resolution and dtype, one thread."""
+    cells = _cells(shop, ALONE)
     inside = [hit for cell in cells.values() for hit in cell.inside]
     coverage = statistics.fmean(inside)
     print(f"interval_coverage: {100 * coverage:.1f} % of {len(inside)} measurements are inside their 90 % interval")
@@ -143,7 +143,7 @@ def heldout_part(shop: Workshop) -> Result:
 
 def loaded_part(shop: Workshop) -> Result:
     """Do the same, tables included, while another process keeps a core busy."""
-    cells = {f"{dtype}@{px}": Cell.measured(shop, px, dtype, LOADED) for px in RESOLUTIONS for dtype in DTYPES}
+    cells = _cells(shop, LOADED)
     return {
         "heldout_loaded": {name: cell.stats for name, cell in cells.items()},
         "heldout_loaded_ms": {name: cell.ms for name, cell in cells.items()},
@@ -152,9 +152,14 @@ def loaded_part(shop: Workshop) -> Result:
 
 def two_threads_part(shop: Workshop) -> Result:
     """Do the same at the larger resolution on the wall clock with two threads; no bar."""
-    px = RESOLUTIONS[-1]
+    px = max(shop.scale.resolutions)
     cells = {f"{dtype}@{px}": Cell.measured(shop, px, dtype, TWO_THREADS) for dtype in DTYPES}
     return {"two_threads": {name: cell.stats for name, cell in cells.items()}}
+
+
+def _cells(shop: Workshop, condition: Condition) -> dict[str, Cell]:
+    pairs = itertools.product(shop.scale.resolutions, DTYPES)
+    return {f"{dtype}@{px}": Cell.measured(shop, px, dtype, condition) for px, dtype in pairs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +245,7 @@ PARTS: dict[str, Callable[[Workshop], Result]] = {
 
 def _scale(options: argparse.Namespace) -> Scale:
     scale = QUICK if options.quick else FULL
-    wanted = {"heldout": options.held_out, "pairs": options.pairs}
+    wanted = {"heldout": options.held_out, "pairs": options.pairs, "resolutions": options.px}
     return replace(scale, **{name: value for name, value in wanted.items() if value is not None})
 
 
@@ -257,6 +262,16 @@ def _parts(text: str) -> list[str]:
     return names
 
 
+def _resolutions(text: str) -> tuple[int, ...]:
+    if unknown := sorted(set(text.split(",")) - set(map(str, RESOLUTIONS))):
+        raise argparse.ArgumentTypeError(f"unknown resolution {unknown[0]!r}; known: {_spelled(RESOLUTIONS)}")
+    return tuple(map(int, text.split(",")))
+
+
+def _spelled(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
 def _options(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
@@ -268,6 +283,8 @@ def _options(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--pairs", type=positive, metavar="N", help=f"times they are measured again (default {FULL.pairs})"
     )
+    known = _spelled(RESOLUTIONS)
+    parser.add_argument("--px", type=_resolutions, metavar="A,B", help=f"of held-out networks (default {known})")
     parser.add_argument("--quick", action="store_true", help="few networks of small spaces: a trial, no result")
     return parser.parse_args(list(arguments) if arguments is not None else None)
 

@@ -35,6 +35,7 @@ from latency_tables.op_spec import OpSpec
 from latency_tables.store import LatencyTable, load_table
 
 HELD_OUT_SEED = 1907  # of the networks that the bars are judged by; another than profile.py's and study_tables.py's
+RESOLUTIONS = (96, 160)
 _MOST_DRAWS = 50  # × the networks wanted; a space that is nearly used up must not draw for ever
 
 
@@ -50,6 +51,7 @@ class Scale:
     architectures: int  # of one vectorised prediction
     of_each_family: int
     full_space: bool = True
+    resolutions: tuple[int, ...] = RESOLUTIONS
 
 
 FULL = Scale(200, 20, 3, ROUNDS, 50, 1_000_000, 8)

@@ -185,6 +185,14 @@ def test_counts_that_are_named_replace_the_defaults() -> None:
     """One held-out network is one; what is not named stays."""
     scale = tables._scale(tables._options(["--held-out", "1"]))
     assert scale == replace(workshop.FULL, heldout=1)
+    assert tables._scale(tables._options(["--px", "96"])) == replace(workshop.FULL, resolutions=(96,))
+
+
+def test_a_resolution_that_no_space_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message says which are known."""
+    with pytest.raises(SystemExit):
+        tables._options(["--px", "96,97"])
+    assert "unknown resolution '97'; known: 96,160" in capsys.readouterr().err
 
 
 # --- files of other authors -------------------------------------------------------------------------------------------
@@ -436,7 +444,7 @@ def test_an_operator_count_fit_finds_the_cost_of_each_group() -> None:
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("px", tables.RESOLUTIONS)
+@pytest.mark.parametrize("px", workshop.RESOLUTIONS)
 def test_no_network_is_both_calibrated_on_and_held_out(px: int, tmp_path: Path) -> None:
     """The full run's networks are as many as promised, distinct, and unknown to the calibration."""
     shop = workshop.Workshop(tmp_path, workshop.FULL)
@@ -464,7 +472,7 @@ def test_a_space_without_enough_networks_is_an_error(tmp_path: Path) -> None:
 def test_a_quick_run_takes_a_corner_of_each_space_with_its_reference(tmp_path: Path) -> None:
     """The reference is among the calibration networks, so it must be there; most else need not."""
     shop = workshop.Workshop(tmp_path, workshop.QUICK)
-    for px in tables.RESOLUTIONS:
+    for px in workshop.RESOLUTIONS:
         space, full = shop.space(px), workshop.Workshop(tmp_path, workshop.FULL).space(px)
         assert space.arch(space.choices(space.reference())) == full.reference()
         assert space.size < full.size

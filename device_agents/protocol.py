@@ -74,7 +74,8 @@ class MeasureSettings:
     and at most, for few of their runs are undisturbed from end to end. An engine may keep to `rounds` and
     samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
     time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
-    sentinel_job_id names the job that is also measured before every round; None takes the first of the batch.
+    sentinel_job_id names the job that is also measured before every round and now and then in one; None takes the first
+    of the batch.
     """
 
     threads: int = 1

@@ -35,9 +35,7 @@ from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, TableFile
 
-CALIBRATION_NETWORKS = (
-    20  # a dtype; the fit has three coefficients and a rate, and keeps the error of leaving each one out
-)
+CALIBRATION_NETWORKS = 20  # a dtype; the fit has four unknowns, and keeps the error of leaving each one out
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +175,13 @@ def calibration_archs(space: Space, count: int = CALIBRATION_NETWORKS) -> list[A
     layers to deeper ones.
     """
     rng = random.Random(_CALIBRATION_SEED)  # noqa: S311 - a choice of networks, not a secret
-    archs = {space.reference(): None} | dict.fromkeys(_uniform(space, count // 2 - 1, rng))
+    half = count // 2
+    archs = {space.reference(): None} | dict.fromkeys(_uniform(space, half - 1, rng))
     for _ in range(10 * count):  # a space of few architectures runs out of distinct ones
         if len(archs) == count:
             break
-        archs[_drawn(space, _MAX_LIGHTNESS * (2 * len(archs) / count - 1), rng)] = None
+        lightness = _MAX_LIGHTNESS * (len(archs) - half) / max(1, count - half - 1)
+        archs[_drawn(space, lightness, rng)] = None
     for deeper in _deeper(list(archs)):
         if len(archs) >= count:
             break

@@ -5,7 +5,8 @@ reach the disk journal.py's. Measuring is builder.py, predicting predictor.py.
 
 Format history: 1, the first (2026); 2, the key names the engine, which was always "python" before (2026); 3, every
 line ends with a checksum over itself and the header, so that a digit changed and a row of another table are noticed
-(2026). A file goes on in the version that it was begun in.
+(2026); 4, calibrations know the rate at which weights are fetched (2026). A file goes on in the version that it was
+begun in; one of version 3 that is calibrated anew is refused by an edgekd that knows no version 4.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
+import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -88,6 +90,20 @@ def test_the_calibration_networks_are_always_the_same() -> None:
     assert archs == calibration_archs(NARROW)
     assert len(set(archs)) == CALIBRATION_NETWORKS
     assert NARROW.reference() in archs
+
+
+def test_the_calibration_networks_reach_from_few_weights_to_many_and_on_to_the_lightest() -> None:
+    """The first half spans what uniform draws have; in the second the light options become ever more."""
+    archs = calibration_archs(NARROW)
+    half = CALIBRATION_NETWORKS // 2
+    weights = [sum(op.weight_bytes for op in graph_of(NARROW, arch).ops) for arch in archs]
+    uniform = sorted(sum(op.weight_bytes for op in graph_of(NARROW, a).ops) for a in random_archs(NARROW, 100, seed=3))
+    assert weights[1:half] == sorted(weights[1:half])
+    assert weights[1] < uniform[10]
+    assert weights[half - 1] > uniform[90]
+    light = [sum(map(operator.eq, NARROW.choices(arch), NARROW.lightest)) for arch in archs[half:]]
+    assert statistics.mean(light[:3]) + 10 < statistics.mean(light[-3:])
+    assert max(weights[-3:]) < uniform[10]
 
 
 @pytest.mark.whole  # profiles a whole space

@@ -166,7 +166,13 @@ def _with_prior(known: Known, times: Times, count: int) -> Callable[[Sequence[Op
         Observation(tuple(map(times, ops)), tuple(op.weight_bytes / 1e6 for op in ops), ms) for ops, ms in pairs
     ]
     fit = calibrate(observations, fixed_cost_ms(known.table, known.dtype))
-    return lambda ops: fit.network_ms(list(map(times, ops)), [op.weight_bytes / 1e6 for op in ops])
+
+    def predicted_ms(ops: Sequence[OpSpec]) -> float:
+        weights_mb = [op.weight_bytes / 1e6 for op in ops]
+        always_ms, fetching_ms = np.array(list(map(fit.op_ms, map(times, ops), weights_mb))).sum(axis=0)
+        return float(fit.sum_ms(always_ms, fetching_ms, np.array(sum(weights_mb))))
+
+    return predicted_ms
 
 
 def _features(ops: Sequence[OpSpec], times: Times) -> Floats:

@@ -65,11 +65,14 @@ BLOCK_LOAD_S = 15.0
 SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up
 SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its best, most often undisturbed once
 # A reading of the sentinel is undisturbed within this factor of its best; who shares caches or execution units slows it
-# down by a tenth and more. It is read before each round, and between visits so often.
+# down by a tenth and more. Of its best in the block before a clock may lack so much, as a whole package warms up.
 UNDISTURBED = 1.05
+USUAL = 1.1
+# It is read before each round, and between visits so often, but for slow devices: so many times as rare as it is long.
 LOOK_EVERY_NS = 10_000_000
-# Of the readings so far it follows how many visits a job needs, for the chance to be so small that none of them was
-# undisturbed. Visits that agree before that may agree on what the others leave.
+LOOK_LENGTHS = 30
+# By the share of disturbed readings so many visits are wanted that all of them are disturbed with this chance only, if
+# visits were so as often as readings and each for itself; longer ones are more often, which `patience` stands for.
 DOUBT = 0.005
 # On a disturbed machine a block may take minutes: what is done comes home so often. A line sent wakes the other end,
 # which looks at the device and writes its table: the next round waits for that.
@@ -370,7 +373,8 @@ class Block:
         # Of the sentinel, in ns of one run: the fastest of its readings, and of all samples of it.
         self.sentinel_ns = self.best_ns = math.inf
         self.readings = self.undisturbed = 0
-        self.looked_ns = 0  # when it was read last
+        self.counted_ns = math.inf  # its best when those that are undisturbed began to be counted
+        self.look_at_ns = 0  # when it is to be read again
         self.most_bytes = block_bytes()
         self.samples: dict[str, list[tuple[int, int]]] = {}
         self.started_at: dict[str, str] = {}
@@ -385,24 +389,23 @@ class Block:
         self.size_bytes += candidate.size_bytes
         self.expected_ns += expected_ns
 
-    def take_reading(self, sentinel_ns: float, usual_ns: float) -> None:
-        """Count a reading of the sentinel, whose best elsewhere is known."""
-        best_ns = min(self.best_ns, usual_ns)
-        if sentinel_ns * UNDISTURBED < best_ns:
-            self.undisturbed = 0  # now it shows that all others were slow
-        self.readings += 1
-        self.undisturbed += sentinel_ns <= UNDISTURBED * best_ns
-        self.sentinel_ns = min(self.sentinel_ns, sentinel_ns)
+    def take_reading(self, sentinel_ns: float, earlier_best_ns: float) -> None:
+        """Count a reading of the sentinel, whose best in the block before is known."""
         self.best_ns = min(self.best_ns, sentinel_ns)
+        if self.best_ns * UNDISTURBED < self.counted_ns:
+            self.undisturbed, self.counted_ns = 0, self.best_ns  # now it shows that those before were slow
+        self.readings += 1
+        self.undisturbed += sentinel_ns <= min(UNDISTURBED * self.best_ns, USUAL * earlier_best_ns)
+        self.sentinel_ns = min(self.sentinel_ns, sentinel_ns)
 
     def visits_wanted(self) -> float:
-        """Say of how many visits one is undisturbed, but for a chance of DOUBT; by Laplace's rule of succession."""
+        """Say how many visits are wanted, see DOUBT. The share is Laplace's, who knows little of few readings."""
         disturbed = (self.readings - self.undisturbed + 1) / (self.readings + 2)
         return math.log(DOUBT) / math.log(disturbed)
 
 
 class Batch:
-    """Load jobs block by block; visit each block's jobs in rounds of shuffled order, the sentinel before each round."""
+    """Load jobs block by block; visit each block's jobs in rounds of shuffled order, and the sentinel among them."""
 
     def __init__(
         self, wire: Wire, folder: str, make: Callable[..., Any], settings: dict[str, Any], suffix: str = "tflite"
@@ -536,7 +539,7 @@ class Batch:
         self.read_sentinel(block, self.wire.send)
         self.order.shuffle(visits)
         for candidate in list(visits):
-            if time.perf_counter_ns() - block.looked_ns >= LOOK_EVERY_NS:
+            if time.perf_counter_ns() >= block.look_at_ns:
                 self.read_sentinel(block, self.wire.note)
             try:
                 self.visit(candidate, block)
@@ -599,9 +602,11 @@ class Batch:
         with self.limited(self.sentinel.job_id, "sentinel", {}, tell):
             if not block.readings:
                 block.best_ns = self.best_for_a_while(invoke, loops)
+            began_ns = time.perf_counter_ns()
             taken = [sample(invoke, loops) for _ in range(SENTINEL_SAMPLES)]
+            now_ns = time.perf_counter_ns()
         block.take_reading(min(self.on_clock(cpu, wall) for cpu, wall in taken) / loops, self.earlier_best_ns)
-        block.looked_ns = time.perf_counter_ns()
+        block.look_at_ns = now_ns + max(LOOK_EVERY_NS, LOOK_LENGTHS * (now_ns - began_ns))
 
     def best_for_a_while(self, invoke: Invoke, loops: int) -> float:
         """Give the fastest of many samples such as a reading takes, in ns of one run."""

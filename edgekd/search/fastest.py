@@ -1,4 +1,4 @@
-"""The fastest architecture of a space, exactly: block by block, without those ways that can no longer win.
+"""The fastest architecture of a space, exactly: block by block, without the ways that others beat and that cannot win.
 
 What a network takes is no sum over its blocks where its weights decide how many of them are fetched: see
 latency_tables/calibrate.py. But it grows with each of three sums, so what a begun way takes at least is known from the
@@ -7,6 +7,7 @@ least that each of them can still grow by. Made for latency_array.py, whose tabl
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,8 +37,8 @@ def fastest(fixed: Floats, blocks: Sequence[Floats], total_ms: TotalMs) -> Choic
     block, whose last decision is its width.
     """
     rest = _rest(blocks)
-    rounding_ms = _ROUNDING * sum(float(np.abs(block).max()) for block in blocks)
-    limit_ms = min(_limits_ms(fixed, blocks, total_ms)) + rounding_ms
+    limit_ms = min(_limits_ms(fixed, blocks, total_ms))
+    limit_ms += _ROUNDING * (abs(limit_ms) + sum(float(np.abs(sums).max()) for sums in (fixed, *blocks)))
     ways = [_Ways(fixed[:, None], np.empty((1, 0), np.intp))]
     for block, ahead in zip(blocks, rest, strict=True):
         may_win = _MayWin(total_ms, limit_ms, ahead)
@@ -95,4 +96,28 @@ def _reach(ways: Sequence[_Ways], block: Floats, width: int, may_win: _MayWin) -
         sums.append(reached[:, begun, option])
         own = np.column_stack([options[option], np.full(len(option), width)])
         choices.append(np.concatenate([way.choices[begun], own], axis=1))
-    return _Ways(np.concatenate(sums, axis=1), np.concatenate(choices))
+    every = np.concatenate(sums, axis=1)
+    kept = _undominated(every)
+    return _Ways(every[:, kept], np.concatenate(choices)[kept])
+
+
+def _undominated(sums: Floats) -> list[int]:
+    """List the ways than which no other one is as good in all three sums; of equal ones, one.
+
+    In the order of the first sum, a way is dominated by one before it: those that may be are kept as steps of a stair,
+    whose second sums rise while the third ones fall.
+    """
+    kept: list[int] = []
+    seconds: list[float] = []
+    thirds: list[float] = []
+    for index in map(int, np.lexsort(sums[::-1])):
+        second, third = float(sums[1, index]), float(sums[2, index])
+        before = bisect.bisect_right(seconds, second)
+        if before and thirds[before - 1] <= third:
+            continue
+        kept.append(index)
+        first = after = bisect.bisect_left(seconds, second)
+        while after < len(thirds) and thirds[after] >= third:
+            after += 1
+        seconds[first:after], thirds[first:after] = [second], [third]
+    return kept

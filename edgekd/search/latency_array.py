@@ -98,8 +98,8 @@ class ArrayLatency:
 
         """
         self._check_form(choices)
-        fetches, least_ms = self.fetching.bounds[1] > 0, self.always.bounds[0] + self.calibration.offset_ms
-        may_sink = least_ms < FLOOR_SHARE * self.own.bounds[1]
+        fetches = self.calibration.fetch_gb_per_s > 0
+        may_sink = self.always.bounds[0] + self.calibration.offset_ms < FLOOR_SHARE * self.own.bounds[1]
         predicted_ms = np.empty(len(choices))
         for start in range(0, len(choices), _CHUNK):
             part = choices[start : start + _CHUNK]

@@ -276,21 +276,49 @@ def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: protocol.MeasureSe
         "HOME_S",
         "LONG_RUN_NS",
         "LONG_VISIT",
+        "LOOK_LENGTHS",
         "LOOK_EVERY_NS",
         "LOOP_MARGIN",
         "SENTINEL_SAMPLES",
         "SETTLE_NS",
         "SETTLE_RUNS",
         "UNDISTURBED",
+        "USUAL",
         "UNKNOWN_BYTES",
     ],
 )
 def test_it_measures_with_the_constants_of_the_python_runner(name: str, runner: ModuleType) -> None:
     """Which of the two measured must not show in a row."""
-    sources = "".join(path.read_text() for path in sorted(_NATIVE.glob("*.c")))
+    sources = "".join(path.read_text() for path in sorted(_NATIVE.glob("*.[ch]")))
     (spelled,) = re.findall(rf"\b{name} = (?:\(\w+\))?([^;}}]+?) ?[;}}]", sources)
     number, _, shift = spelled.partition(" << ")
     assert float(number) * 2 ** int(shift or 0) == getattr(runner, name)
+
+
+@pytest.mark.parametrize(("kind", "samples"), [("operator", 6), ("network", 24)])
+def test_a_visit_of_a_network_takes_more_samples(
+    agent: Agent, quick: protocol.MeasureSettings, kind: str, samples: int
+) -> None:
+    """Its runs speak for all operators in it; what a job is, its plan says."""
+    job = protocol.Job("a", agent.store(subtraction(10)), kind)
+    results, _ = agent.measure(replace(quick, rounds=3, patience=1, samples_per_round=2), job)
+    assert len(results["a"].samples_ns) == samples == 6 * (protocol.LONG_VISIT if kind == "network" else 1)
+
+
+def test_a_job_that_does_not_say_what_it_is_is_refused(agent: Agent, quick: protocol.MeasureSettings) -> None:
+    """As by the Python runner, which ends on such a plan."""
+    job = agent.job("a", subtraction(10))
+    with contextlib.suppress(TransportError):  # it may end before it has read all of the plan
+        agent.send(*(line.replace(b'"kind"', b'"find"') for line in protocol.plan_lines(quick, job, [job])))
+    assert json.loads(agent.some_line())["type"] == "fatal"
+
+
+def test_looks_at_the_sentinel_between_visits_are_not_told(agent: Agent, quick: protocol.MeasureSettings) -> None:
+    """Rounds of a tenth of a second hold several; a line for each would wake the host beside the samples."""
+    jobs = [agent.job(f"sub/{count}", subtraction(count)) for count in (1, 10)]
+    settings = replace(quick, rounds=3, least_rounds=3, patience=1, min_sample_us=20_000, block_size=2)
+    _, starts = agent.measure(settings, *jobs)
+    assert [start.phase for start in starts].count("sentinel") == 1 + 3 + 1
 
 
 def test_a_row_does_what_the_settings_say(agent: Agent, quick: protocol.MeasureSettings) -> None:

@@ -86,6 +86,7 @@ def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         slowness: Callable[[str], float] | None = None,
         networks: Container[str] = (),
         look_every_ns: float = math.inf,
+        look_lengths: float = 0.0,
         **settings: Any,
     ) -> Wire:
         def scripted_sample(invoke: Any, loops: int) -> tuple[int, int]:
@@ -97,6 +98,7 @@ def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         # The clock on the wall is not scripted: a single run, and a reading between visits only where that is tested.
         monkeypatch.setattr(runner, "SENTINEL_START_NS", 0)
         monkeypatch.setattr(runner, "LOOK_EVERY_NS", look_every_ns)
+        monkeypatch.setattr(runner, "LOOK_LENGTHS", look_lengths)
         jobs = []
         for job_id, content in contents.items():
             digest = hashlib.sha256(content.encode()).hexdigest()
@@ -322,23 +324,43 @@ def test_a_calm_machine_wants_few_visits(readings: int, visits: int, runner: Mod
     assert math.ceil(block.visits_wanted()) == visits
 
 
-def test_a_faster_reading_shows_that_all_before_were_slow(runner: ModuleType) -> None:
-    """What was taken for the sentinel's best was not."""
+@pytest.mark.parametrize(
+    ("readings", "undisturbed"),
+    [
+        ([1300, 1310, 1300], 3),
+        ([1300, 1310, 1300, 1000, 1040, 1300], 2),
+        ([1300, 1245, 1190, 1140, 1090, 1045, 1000], 1),  # neighbours that leave one by one
+    ],
+)
+def test_a_faster_reading_shows_that_those_before_were_slow(
+    readings: list[int], undisturbed: int, runner: ModuleType
+) -> None:
+    """What was taken for the sentinel's best was not, however slowly that shows."""
     block = runner.Block()
-    for ns in (1300.0, 1310.0, 1300.0):
-        block.take_reading(ns, math.inf)
-    assert (block.readings, block.undisturbed) == (3, 3)
-    for ns in (1000.0, 1040.0, 1300.0):
-        block.take_reading(ns, math.inf)
-    assert (block.readings, block.undisturbed, block.best_ns, block.sentinel_ns) == (6, 2, 1000.0, 1000.0)
+    for ns in readings:
+        block.take_reading(float(ns), math.inf)
+    assert (block.readings, block.undisturbed) == (len(readings), undisturbed)
+    assert block.best_ns == block.sentinel_ns == min(readings)
+
+
+@pytest.mark.parametrize(("earlier_best_ns", "undisturbed"), [(math.inf, 9), (950.0, 9), (900.0, 0)])
+def test_a_clock_a_little_slower_than_before_is_no_disturbance(
+    earlier_best_ns: float, undisturbed: int, runner: ModuleType
+) -> None:
+    """A package that has warmed up runs some percent slower; a tenth is more than that."""
+    block = runner.Block()
+    for _ in range(9):
+        block.take_reading(1000.0, earlier_best_ns)
+    assert block.undisturbed == undisturbed
 
 
 def test_the_sentinel_is_looked_at_between_visits_without_a_line(bench: Callable[..., Wire]) -> None:
-    """A line would wake the host beside the samples; what was seen counts all the same."""
+    """A line would wake the host beside the samples. Where a look takes long there are few."""
     contents = {str(number): f"{1000 + number} 1" for number in range(3)}
     few, many = (bench(contents, rounds=4, look_every_ns=every) for every in (math.inf, 0))
     assert phases(few) == "S" + 4 * "Smmm" + "Srrr"
     assert phases(many).startswith("SSSmSmSmS")
+    assert phases(bench(contents, rounds=4, look_every_ns=0, look_lengths=math.inf)) == phases(few)
     kinds = [[(line["type"], line["job"]) for line in wire.told] for wire in (few, many)]
     assert len(kinds[0]) == len(kinds[1]) < len(few.sent) < len(many.sent)
 

@@ -28,7 +28,8 @@ def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: 
 
 def error_of(fit: Calibration, one: Observation) -> float:
     """Give the relative error of what a fit says of a network."""
-    return abs(fit.network_ms(one.own_ms, one.weights_mb) / one.measured_ms - 1)
+    always_ms, fetching_ms = np.array(list(map(fit.op_ms, one.own_ms, one.weights_mb))).sum(axis=0)
+    return abs(float(fit.sum_ms(always_ms, fetching_ms, np.array(one.weight_mb))) / one.measured_ms - 1)
 
 
 @given(
@@ -107,11 +108,22 @@ def test_weights_that_take_longer_to_come_than_to_be_used_are_seen(
     assert fit.heldout_mean_error < fits[1].heldout_mean_error / 2
 
 
-def test_weights_of_which_nothing_is_seen_are_not_fetched() -> None:
-    """Networks that take what their rows say get no such limit, nor do those that noise alone sets apart."""
-    assert calibrate(observations(20, 7, (1.0, 0.0, 0.0))).fetch_gb_per_s == 0
-    noisy = [calibrate(observations(20, seed, (1.0, 0.001, 0.0), noise=0.01)) for seed in range(6)]
-    assert sum(fit.fetch_gb_per_s == 0 for fit in noisy) >= 5
+@pytest.mark.whole  # fits sixty tables
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.03, 0.05])
+def test_weights_of_which_nothing_is_seen_are_not_fetched(noise: float) -> None:
+    """Networks that take what their rows say get no such limit, however much they scatter."""
+    rng, found = np.random.default_rng(3), 0
+    for seed in range(15):
+        data = observations(20, seed, (1.0, 0.001, 0.0))
+        data = [dataclasses.replace(one, measured_ms=one.measured_ms * (1 + noise * rng.normal())) for one in data]
+        found += calibrate(data).fetch_gb_per_s > 0
+    assert found <= 1
+
+
+def test_networks_of_folded_operators_alone_do_not_break_a_fit() -> None:
+    """They hold nothing that takes time, and are as legal in a file as others."""
+    empty = [Observation((), (), 0.001 * (1 + number)) for number in range(12)]
+    assert np.isfinite(dataclasses.astuple(calibrate(empty))).all()
 
 
 @given(own=st.floats(1e-4, 10.0), weight_mb=st.floats(0.0, 50.0), rate=st.floats(1.0, 100.0))

@@ -50,7 +50,7 @@ def test_no_prediction_is_negative_and_its_parts_sum_to_it(
     """Whatever a fit came to: 0 < total, every part too, low ≤ total ≤ high, and the parts are the whole."""
     fit = replace(
         CALIBRATION,
-        scale=values[0],
+        scale=abs(values[0]) or 1e-9,
         per_op_ms=values[1],
         fetch_gb_per_s=abs(values[2]) if abs(values[2]) > 0.001 else 0.0,
         offset_ms=values[3],

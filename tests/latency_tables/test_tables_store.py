@@ -170,6 +170,8 @@ WRONG_LINES: list[tuple[int, Edit, str]] = [
     (CAL, lambda e: e.update({FLOAT: nested(9)}), "something else than numbers"),
     (CAL, lambda e: e.update(fetch_gb_per_s=-1.0), r"fetch_gb_per_s is -1.0, not 0 or 0.001 to 1e\+06"),
     (CAL, lambda e: e.update(fetch_gb_per_s=1e-9), "fetch_gb_per_s is 1e-09"),
+    (CAL, lambda e: e.update(scale=-0.9), "scale is -0.9, not above 0"),
+    (CAL, lambda e: e.update(scale=0), "scale is 0.0, not above 0"),
     (CAL, lambda e: e.update(kept_mb=-0.5), "kept_mb is -0.5, not 0 or more"),
 ]
 

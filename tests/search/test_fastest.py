@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.search.fastest import fastest
+from edgekd.search.fastest import _undominated, fastest
 
 Floats = npt.NDArray[np.float64]
 FIXED = np.array([0.5, 0.1, 0.2])
@@ -35,7 +36,8 @@ def every_way(blocks: list[Floats]) -> dict[tuple[int, ...], Floats]:
         sums, before = FIXED, 0
         for number, block in enumerate(blocks):
             own = choices[6 * number : 6 * number + 6]
-            sums, before = sums + block[(slice(None), before, *own)], own[-1]
+            place: Any = (slice(None), before, *own)
+            sums, before = sums + block[place], own[-1]
         found[choices] = sums
     return found
 
@@ -59,3 +61,32 @@ def test_it_is_the_least_of_all(seed: int, widths: list[int], options: int, kept
     found = fastest(FIXED, blocks, total_ms)
     least = min(float(total_ms(sums)) for sums in ways.values())
     assert np.isclose(float(total_ms(ways[found])), least, rtol=1e-9, atol=1e-9)
+
+
+def test_ways_that_are_all_alike_are_no_more_work() -> None:
+    """A table whose rows are all the same has as many fastest architectures as the space has: one is found at once."""
+    blocks = [np.ones((3, 1 if number == 0 else 3, 4, 2, 3, 2, 4, 3)) for number in range(7)]
+    found = fastest(FIXED, blocks, lambda sums: sums[0] + sums[1])
+    assert len(found) == 6 * 7
+
+
+@given(
+    ways=st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=40),
+)
+def test_what_another_way_beats_in_all_sums_is_left(ways: list[tuple[int, int, int]]) -> None:
+    """Every way is beaten by one that is kept, or kept itself, and none of those that are kept by another."""
+    sums = np.array(ways, dtype=float).T
+    kept = [ways[index] for index in _undominated(sums)]
+    assert len(set(kept)) == len(kept)
+    assert all(any(all(a <= b for a, b in zip(one, way, strict=True)) for one in kept) for way in ways)
+    for one, other in itertools.permutations(kept, 2):
+        assert any(a > b for a, b in zip(one, other, strict=True))
+
+
+def test_a_large_constant_does_not_hide_the_fastest() -> None:
+    """Rounding of what every architecture has must not rule all of them out."""
+    blocks = drawn(1, [2, 3, 2], 2)
+    ways = every_way(blocks)
+    large = FIXED + np.array([1e6, 0, 0])
+    found = fastest(large, blocks, lambda sums: sums[0] + sums[1])
+    assert np.isclose(ways[found][:2].sum(), min(sums[:2].sum() for sums in ways.values()), atol=1e-6)

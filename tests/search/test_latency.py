@@ -44,7 +44,7 @@ def narrow() -> LatencyModel:
 @pytest.mark.whole  # predicts every architecture of a space
 @pytest.mark.parametrize("fit", CALIBRATIONS.values(), ids=CALIBRATIONS)
 def test_the_fastest_is_the_minimum_over_all_architectures(fit: Calibration, tiny_table: LatencyTable) -> None:
-    """Dynamic programming agrees with trying all of a small space, whatever is expensive."""
+    """The search block by block agrees with trying all of a small space, whatever is expensive."""
     model = LatencyModel.of(TINY, replace(tiny_table, calibrations=dict.fromkeys(DTYPES, fit)))
     arch, fastest_ms = model.fastest("float32")
     tried = {other: model.predict(other, "float32").total_ms for other in every_arch(TINY)}

@@ -26,11 +26,14 @@ enum { SENTINEL_SAMPLES = 2 };
 /* A block begins with so long a look for the sentinel's best: mostly some moment of it is undisturbed. */
 static const double SENTINEL_START_S = 0.05;
 /* A reading of the sentinel is undisturbed within this factor of its best; who shares caches or execution units slows it
- * down by a tenth and more. It is read before each round, and between visits so often. */
+ * down by a tenth and more. Of its best in the block before a clock may lack so much, as a whole package warms up. */
 static const double UNDISTURBED = 1.05;
+static const double USUAL = 1.1;
+/* It is read before each round, and between visits so often, but for slow devices: so many times as rare as it is long. */
 static const double LOOK_EVERY_NS = 10000000;
-/* Of the readings so far it follows how many visits a job needs, for the chance to be so small that none of them was
- * undisturbed. Visits that agree before that may agree on what the others leave. */
+static const double LOOK_LENGTHS = 30;
+/* By the share of disturbed readings so many visits are wanted that all of them are disturbed with this chance only, if
+ * visits were so as often as readings and each for itself; longer ones are more often, which `patience` stands for. */
 static const double DOUBT = 0.005;
 /* On a disturbed machine a block may take minutes: what is done comes home so often, and the next round waits
  * until the other end has looked at the device and written its table. */
@@ -50,7 +53,8 @@ typedef struct {
     double began_s;
     BlockFacts facts;
     size_t readings, undisturbed; /* of the sentinel */
-    double looked_s; /* when it was read last */
+    double counted_ns; /* its best when those that are undisturbed began to be counted */
+    double look_at_s; /* when it is to be read again */
     double best_ns;         /* the sentinel's in this block */
     double earlier_best_ns; /* and in the one before: a clock that has dropped for good is usual */
     int64_t usual_khz; /* allowed to our CPUs when the plan began */
@@ -66,14 +70,16 @@ static void choose_sentinel(Batch *batch, const Job *wanted, const Job *jobs, si
 }
 
 /* Count a reading of the sentinel. */
-static void take_reading(Batch *batch, double ns, double best_ns)
+static void take_reading(Batch *batch, double ns)
 {
-    if (ns * UNDISTURBED < best_ns)
-        batch->undisturbed = 0; /* now it shows that all others were slow */
-    batch->readings++;
-    batch->undisturbed += ns <= UNDISTURBED * best_ns;
-    batch->facts.sentinel_ns = fmin(batch->facts.sentinel_ns, ns);
     batch->best_ns = fmin(batch->best_ns, ns);
+    if (batch->best_ns * UNDISTURBED < batch->counted_ns) {
+        batch->undisturbed = 0; /* now it shows that those before were slow */
+        batch->counted_ns = batch->best_ns;
+    }
+    batch->readings++;
+    batch->undisturbed += ns <= fmin(UNDISTURBED * batch->best_ns, USUAL * batch->earlier_best_ns);
+    batch->facts.sentinel_ns = fmin(batch->facts.sentinel_ns, ns);
 }
 
 /* Take a short reading of the sentinel, if there is one; before a block's first one look for its best. */
@@ -84,12 +90,15 @@ static void read_sentinel(Batch *batch, Telling telling)
     double limit_s = batch->bench.settings->time_limit_s / 4; /* within the sentinel's own limit */
     double look_s = batch->readings == 0 ? fmin(SENTINEL_START_S, limit_s) : 0;
     Look look = {SENTINEL_SAMPLES, look_s, telling};
+    double began_s = seconds_now();
     double ns = candidate_fastest_ns(&batch->bench, batch->sentinel, look, &batch->best_ns);
-    take_reading(batch, ns, fmin(batch->best_ns, batch->earlier_best_ns));
-    batch->looked_s = seconds_now();
+    double now_s = seconds_now();
+    if (isfinite(ns)) /* else its runs fail, and nothing is known of the machine */
+        take_reading(batch, ns);
+    batch->look_at_s = now_s + fmax(LOOK_EVERY_NS / 1e9, LOOK_LENGTHS * (now_s - began_s - look_s));
 }
 
-/* Say of how many visits one is undisturbed, but for a chance of DOUBT; by Laplace's rule of succession. */
+/* Say how many visits are wanted, see DOUBT. The share is Laplace's, who knows little of few readings. */
 static double visits_wanted(const Batch *batch)
 {
     double disturbed = (double)(batch->readings - batch->undisturbed + 1) / (double)(batch->readings + 2);
@@ -146,7 +155,7 @@ static size_t go_round(Batch *batch, Candidate **visits)
     read_sentinel(batch, TELL_NOW);
     shuffle(batch, visits, count);
     for (size_t i = 0; i < count; i++) {
-        if ((seconds_now() - batch->looked_s) * 1e9 >= LOOK_EVERY_NS)
+        if (seconds_now() >= batch->look_at_s)
             read_sentinel(batch, TELL_IF_IT_DIES);
         candidate_visit(&batch->bench, visits[i]);
     }
@@ -183,7 +192,7 @@ static void measure_block(Batch *batch)
     Candidate **visits = need((batch->count + 1) * sizeof *visits);
     ThrottleSigns before = throttle_signs(batch->usual_khz);
     double sent_s = seconds_now();
-    batch->facts.sentinel_ns = batch->best_ns = INFINITY;
+    batch->facts.sentinel_ns = batch->best_ns = batch->counted_ns = INFINITY;
     batch->readings = batch->undisturbed = 0;
     batch->facts.throttled = false;
     while (batch->count > 0) {

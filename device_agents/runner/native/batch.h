@@ -1,4 +1,4 @@
-/* A plan: load jobs block by block; visit each block's jobs in rounds of shuffled order, the sentinel before each.
+/* A plan: load jobs block by block; visit each block's jobs in rounds of shuffled order, and the sentinel among them.
  *
  * It does what `Batch` in edgekd_runner.py does, with the same constants. */
 #ifndef EDGEKD_BATCH_H

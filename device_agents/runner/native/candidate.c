@@ -18,10 +18,8 @@ static const double LOOP_MARGIN = 1.1;
    way shows in its samples, of which the fastest count. */
 static const int64_t SETTLE_RUNS = 4;
 static const double SETTLE_NS = 20e6;
-/* Of runs that take so long few are undisturbed from end to end on a busy machine, and a network's speaks for all
-   operators in it: a visit of either takes so many times as many samples. */
+/* Of runs that take so long few are undisturbed from end to end on a busy machine. */
 static const double LONG_RUN_NS = 1000000;
-enum { LONG_VISIT = 4 };
 enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */
 
 /* --- samples --- */
@@ -52,9 +50,10 @@ static int64_t settling_runs(const Candidate *candidate)
     return candidate->loops / 4 > large ? candidate->loops / 4 : large;
 }
 
-static size_t samples_of(const Settings *settings)
+static size_t most_samples(const Settings *settings, const Candidate *candidate)
 {
-    return (size_t)settings->rounds * (size_t)settings->patience * (size_t)settings->samples_per_round * LONG_VISIT;
+    size_t patience = candidate->takes_patience ? (size_t)settings->patience : 1;
+    return (size_t)settings->rounds * patience * candidate->visit_samples;
 }
 
 /* --- the time limit --- */
@@ -188,7 +187,7 @@ Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase,
     if (expected_s > settings->time_limit_s)
         ready = because(reason, "would take about %.1f s, the time limit is %g s", expected_s, settings->time_limit_s);
     if (ready) {
-        candidate->samples = need(samples_of(settings) * sizeof *candidate->samples);
+        candidate->samples = need(most_samples(settings, candidate) * sizeof *candidate->samples);
         return candidate;
     }
     candidate_free(candidate);

@@ -9,6 +9,10 @@
 #include "litert.h"
 #include "machine.h"
 
+/* A network's runs speak for all operators in it, and of long runs few are undisturbed: a visit of either takes so many
+ * times as many samples. */
+enum { LONG_VISIT = 4 };
+
 typedef struct {
     char *id;
     char *sha256;

@@ -80,22 +80,18 @@ class Predictor:
         """
         known = [self._lookup(op) for op in ops]
         own = sum(one.own_ms for one in known)
-        share = self._fetched_share(ops)
+        share = float(self.calibration.fetched_share(np.array(_weight_mb(ops))))
         ops_ms = [one.always_ms + share * one.fetching_ms for one in known]
         total = max(sum(ops_ms) + self.calibration.offset_ms, FLOOR_SHARE * own) if own else 0.0
         weights = [max(op_ms, FLOOR_SHARE * one.own_ms) for op_ms, one in zip(ops_ms, known, strict=True)]
-        part_ms = total / sum(weights) if own else 0.0
-        parts = tuple(Part(op, weight * part_ms, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
+        ratio = total / sum(weights) if own else 0.0
+        parts = tuple(Part(op, weight * ratio, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
         estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
         doubts = (estimated / total, self._doubt(parts, own)) if total else ()
         margin = math.hypot(self.calibration.interval_error, *doubts)
         if margin >= 1 and total and estimated / total > self.calibration.interval_error:
             self._refuse(parts)
         return Prediction(total, total * (1 - min(margin, 1.0)), total * (1 + margin), parts)
-
-    def _fetched_share(self, ops: Sequence[OpSpec]) -> float:
-        weight_mb = sum(op.weight_bytes for op in ops if not op.is_folded) / 1e6
-        return float(self.calibration.fetched_share(np.array(weight_mb)))
 
     def _refuse(self, parts: Sequence[Part]) -> NoReturn:
         """Name the operator whose estimate is worth least: a time that may as well be 0 tells nothing."""
@@ -152,9 +148,14 @@ class Predictor:
             return 0.0
         ops = [part.op for part in parts if not part.op.is_folded]
         other_ms = sum(part.ms for part in parts if kind_of(part.op) not in reach.kinds)
-        extent = Extent(own / len(ops), sum(op.weight_bytes for op in ops) / 1e6)
+        extent = Extent(own / len(ops), _weight_mb(ops))
         return reach.doubt(extent, other_ms / sum(part.ms for part in parts))
 
     @functools.cached_property
     def _reach(self) -> Reach | None:
         return Reach.of(self._table, self.dtype) if self.calibration.networks else None
+
+
+def _weight_mb(ops: Sequence[OpSpec]) -> float:
+    """Sum up the weights that a network's runs read; those of folded operators are gone once it is loaded."""
+    return sum(op.weight_bytes for op in ops if not op.is_folded) / 1e6

@@ -40,6 +40,8 @@ from edgekd.search.latency import LatencyModel
 from edgekd.spaces.arch import Arch
 from latency_tables.store import load_table, read_table, table_text
 
+pytestmark = pytest.mark.whole  # whole commands
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -240,7 +242,6 @@ def test_several_targets_are_one_study_that_can_be_extended(
     assert json.loads(capsys.readouterr().out)["outcomes"][0]["samples"] == 3 + 1
 
 
-@pytest.mark.whole  # eleven commands
 def test_missing_input_files_are_one_line(fails: Fails, inputs: Inputs) -> None:
     """Data, teacher, table, config, run, model: each is named with what to do about it."""
     assert "data none.npz: no such file" in fails(2, inputs.search("--data", "none.npz"))
@@ -256,7 +257,6 @@ def test_missing_input_files_are_one_line(fails: Fails, inputs: Inputs) -> None:
     assert "name the folder of an edgekd search" in fails(2, ["report", "none"])
 
 
-@pytest.mark.whole  # five commands
 def test_damaged_input_files_are_one_line(fails: Fails, inputs: Inputs) -> None:
     """Each is named; a table with the line that is wrong."""
     Path("damaged").write_bytes(b"PK\3\4 not what it seems\n\n")
@@ -293,7 +293,6 @@ def test_a_damaged_run_file_is_one_line(fails: Fails, begun: Path, name: str, co
         fails(2, [command, "run"])
 
 
-@pytest.mark.whole  # a search with all its input
 def test_a_table_of_another_space_is_one_line(fails: Fails, inputs: Inputs) -> None:
     """An operator that was never measured is never counted as 0 ms; the nearest row is named."""
     other = [line for line in inputs.table.read_text().splitlines(keepends=True) if "depthwise" not in line]
@@ -301,7 +300,6 @@ def test_a_table_of_another_space_is_one_line(fails: Fails, inputs: Inputs) -> N
     assert "no row for" in fails(2, inputs.search("--table", "other.jsonl", "--target-ms", "1"))
 
 
-@pytest.mark.whole  # two searches with all their input
 def test_a_table_of_another_device_is_one_line(fails: Fails, inputs: Inputs) -> None:
     """Its times say nothing about the device that the student is for."""
     contents = read_table(inputs.table)
@@ -320,7 +318,6 @@ def simulated(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return ["--device", "simulated-pixel4", "--space", "tiny-28", "--table", "s.jsonl"]
 
 
-@pytest.mark.whole  # a whole table is simulated
 def test_nothing_is_measured_on_a_simulated_device(fails: Fails, inputs: Inputs, simulated: list[str]) -> None:
     """It can be searched, where no target is met by magic; a whole run and an export are refused before they begin."""
     line = fails(1, inputs.search(*simulated, "--target-ms", 0.0001, "--out", "searched"))
@@ -362,7 +359,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(fails: Fails, inputs: Input
         assert "cannot write" in fails(1, export)
 
 
-@pytest.mark.whole  # a search with all its input
 def test_a_file_in_the_way_of_a_folder_is_one_line(fails: Fails, inputs: Inputs) -> None:
     """The same without mounting anything."""
     Path("file").touch()
@@ -429,7 +425,6 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.run(["devices"])
 
 
-@pytest.mark.whole  # starts another Python
 def test_a_full_stdout_is_one_line() -> None:
     """A result that could not be written is a failure, not a success."""
     with Path("/dev/full").open("w") as full:
@@ -439,7 +434,6 @@ def test_a_full_stdout_is_one_line() -> None:
     assert the_line(stderr) == "edgekd: cannot write the result to stdout: No space left on device"
 
 
-@pytest.mark.whole  # starts another Python
 def test_a_reader_that_went_away_is_no_failure() -> None:
     """As in `edgekd devices | head -0`."""
     reading, writing = os.pipe()
@@ -450,7 +444,6 @@ def test_a_reader_that_went_away_is_no_failure() -> None:
     assert (done.returncode, stderr) == (0, "")
 
 
-@pytest.mark.whole  # starts two other Pythons
 def test_without_torch_the_extra_is_named() -> None:
     """A search asks for the extra that holds torch; the commands that do not need torch work."""
     program = "import sys; sys.modules['torch'] = None; from edgekd import cli; cli.main(sys.argv[1:])"
@@ -462,7 +455,6 @@ def test_without_torch_the_extra_is_named() -> None:
     assert "none.npz: no such file" in subprocess.run(export, capture_output=True, text=True, check=False).stderr
 
 
-@pytest.mark.whole  # starts three other Pythons
 def test_help_imports_nothing_heavy() -> None:
     """--help of any command starts at once."""
     program = (

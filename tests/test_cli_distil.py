@@ -33,6 +33,8 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.students import chosen, place_of
 from latency_tables.store import load_table, table_sha256
 
+pytestmark = pytest.mark.whole  # whole commands
+
 TINY = space_named("tiny-28")
 QUICK = ("--epochs", 1, "--threads", 1, "--batch-size", 32, "--learning-rate", 0.01)
 
@@ -237,7 +239,6 @@ def told(*arguments: str) -> argparse.Namespace:
 # --- a student of a search --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.whole  # trains
 def test_the_winner_is_distilled_in_the_run_s_own_folder(run: Path, does: Does) -> None:
     """With the search's settings; accuracy is told on both splits that never taught, and an epoch is a line."""
     found = does(["distil", run])
@@ -495,7 +496,6 @@ def test_what_was_given_as_an_option_is_named_as_an_option(section: str, name: s
 # --- a network of the user's own --------------------------------------------------------------------------------------
 
 
-@pytest.mark.whole  # trains
 def test_an_own_network_is_distilled(inputs: Inputs, does: Does) -> None:
     """Its weights lie under its own names, with what they were trained on; accuracy is told, and nothing exported."""
     found = does(inputs.own("--method", "kd+at", "--weights", "at=0.01"))
@@ -537,7 +537,6 @@ def test_options_that_do_not_go_together_end_with_the_usage(
     assert "usage: edgekd distil" in captured.err
 
 
-@pytest.mark.whole  # trains
 def test_an_own_training_that_is_changed_is_refused(inputs: Inputs, does: Does, fails: Fails) -> None:
     """Another method, another teacher, another network of the same name: the folder keeps what it holds."""
     does(inputs.own())
@@ -590,7 +589,6 @@ def test_weights_of_the_user_s_own_are_not_written_over(inputs: Inputs, fails: F
     assert {path.name: path.read_bytes() for path in Path("own").iterdir()} == {"student.safetensors": b"mine"}
 
 
-@pytest.mark.whole  # trains
 def test_advice_can_be_followed(inputs: Inputs, does: Does, fails: Fails) -> None:
     """A training that was refused or came to no epoch leaves its folder to the one that the message asks for."""
     assert "change batch_size" in fails(2, inputs.own("--gpus", 3))
@@ -699,7 +697,6 @@ def test_wrong_classes_and_channels_are_named(inputs: Inputs, fails: Fails) -> N
     assert not Path("own").exists()
 
 
-@pytest.mark.whole  # trains on 200 pictures
 def test_damaged_pictures_are_named_and_counted(does: Does, fails: Fails) -> None:
     """A few are left out and told; many end the run, before anything is written."""
     pictures(Path("set/train/cat"), 100)
@@ -723,7 +720,6 @@ def test_a_class_that_nobody_is_judged_on_is_told(does: Does) -> None:
     ]
 
 
-@pytest.mark.whole  # trains twice
 def test_a_training_that_diverges_keeps_its_epochs(inputs: Inputs, fails: Fails) -> None:
     """The step and the samples are named with exit code 1; what was whole before lies there, and no weights of NaN."""
     command = inputs.own("--epochs", 3, student="my_students:Bursts")
@@ -735,7 +731,6 @@ def test_a_training_that_diverges_keeps_its_epochs(inputs: Inputs, fails: Fails)
     assert not Path("own/student.safetensors").exists()
 
 
-@pytest.mark.whole  # trains
 def test_a_network_that_fails_later_is_one_line(inputs: Inputs, fails: Fails) -> None:
     """What a user's own network raises in mid-training is told as what it is; whole epochs are kept."""
     line = fails(1, inputs.own("--epochs", 3, student="my_students:Tired"))
@@ -743,7 +738,6 @@ def test_a_network_that_fails_later_is_one_line(inputs: Inputs, fails: Fails) ->
     assert facts_of(Path("own/training.safetensors"))["epochs_done"] == "1"
 
 
-@pytest.mark.whole  # three trainings
 def test_a_teacher_in_train_mode_teaches_in_eval_mode(inputs: Inputs, does: Does, fails: Fails) -> None:
     """It learns nothing, its norms neither, and the user's own object is as it was; one that refuses ends it all."""
     live = ("--method", "kd+at", "--weights", "at=0.01")

@@ -15,6 +15,8 @@ from edgekd import cli
 from edgekd.cli_proxy import FILE
 from edgekd.search import proxy
 
+pytestmark = pytest.mark.whole  # whole commands
+
 SMALL = ("--calibrate-archs", "4", "--calibrate-epochs", "2", "--calibrate-images", "60")
 GRID = ("--calibrate-grid", "epochs=1", "images=20,0.4")
 

@@ -95,6 +95,7 @@ def refused(given: dict[str, Any]) -> str:
     return message
 
 
+@pytest.mark.whole  # tries many
 @given(all_settings)
 def test_as_dict_and_settings_from_are_inverse(settings: Settings) -> None:
     """What a run folder stores is what was set."""

@@ -89,6 +89,7 @@ def test_the_modules_are_all_here() -> None:
     assert len(MODULES) > 50
 
 
+@pytest.mark.whole  # reads every file
 def test_imports_go_one_way() -> None:
     """The package edgekd knows both others; these know neither each other nor edgekd."""
     wrong = []
@@ -99,6 +100,7 @@ def test_imports_go_one_way() -> None:
     assert wrong == []
 
 
+@pytest.mark.whole  # reads every file
 def test_no_import_goes_round_in_a_circle() -> None:
     """Inside functions or not: modules can be read one after the other, each after those that it needs."""
     left = {name: (at_run_time(name, functions=True) & MODULES.keys()) - {name} for name in MODULES}
@@ -108,6 +110,7 @@ def test_no_import_goes_round_in_a_circle() -> None:
         left = {name: needs for name, needs in left.items() if name not in leaves}
 
 
+@pytest.mark.whole  # reads every file
 def test_torch_is_imported_only_where_tensors_are_trained_or_exported() -> None:
     """Elsewhere not at the head of a module, and never in the two packages that know nothing of it."""
     untrained = [name for name in MODULES if not name.startswith(TRAINS_OR_EXPORTS)]
@@ -188,6 +191,7 @@ def kept_files() -> list[Path]:
 SLEEP = re.compile(r"\btime\.sleep\(")
 
 
+@pytest.mark.whole  # reads every file
 def test_every_sleep_says_what_it_waits_for() -> None:
     """An event is better; where none is offered, a comment in the same line says so."""
     sources = [path for path in kept_files() if path.suffix == ".py"]

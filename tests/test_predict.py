@@ -28,6 +28,8 @@ from latency_tables.processors import PROCESSORS
 from latency_tables.simulate import simulated_key
 from latency_tables.store import LatencyTable, TableFile
 
+pytestmark = pytest.mark.whole  # whole commands
+
 OURS = replace(KEY, runtime="ai_edge_litert")  # as an engine of ours tells it
 WHILE = OpSpec.parse("while;float32;in=1x4;out=1x4;@body_subgraph_index=2;@cond_subgraph_index=1")
 FOLDED = OpSpec.parse("dequantize;float32;in=cfloat16:4x4;out=4x4")
@@ -55,7 +57,6 @@ def test_a_file_is_predicted_as_its_graph_is(table: LatencyTable, model: ModelFi
     assert predict_model(table, model, "bench") == Predictor(table, "int8").predict(graph.ops)
 
 
-@pytest.mark.whole  # estimates from a whole table
 def test_what_was_never_measured_is_estimated_and_says_so(table: LatencyTable, model: ModelFile) -> None:
     """Without a row in the middle of its family the total hardly moves, the interval widens, the part is labelled."""
     whole = predict_model(table, model, "bench")
@@ -68,7 +69,6 @@ def test_what_was_never_measured_is_estimated_and_says_so(table: LatencyTable, m
     assert 0.5 < estimated.total_ms / whole.total_ms < 2
 
 
-@pytest.mark.whole  # looks for relatives in a whole table
 def test_an_operator_without_relatives_is_an_error_with_the_command_that_measures_it(
     table: LatencyTable, model: ModelFile
 ) -> None:
@@ -78,7 +78,6 @@ def test_an_operator_without_relatives_is_an_error_with_the_command_that_measure
         predict_model(holed, model, "--device bench --table t")
 
 
-@pytest.mark.whole  # looks for relatives in a whole table
 def test_an_operator_that_no_model_can_be_made_of_is_told_as_such(table: LatencyTable) -> None:
     """No command would measure it, so the message has the reason instead of one."""
     model = ModelFile(Path("loop.tflite"), b"", (WHILE,))
@@ -118,7 +117,6 @@ def here(table: LatencyTable) -> LatencyTable:
     return replace(table, key=named)
 
 
-@pytest.mark.whole  # asks the engines of this machine
 @pytest.mark.parametrize("ask", [False, True])
 def test_the_engine_that_is_named_is_compared_in_all_that_it_says_of_itself(here: LatencyTable, ask: bool) -> None:
     """Another engine, runtime, delegate or clock than would measure here now is refused, by whichever command asks."""

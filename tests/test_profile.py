@@ -92,6 +92,7 @@ def test_the_calibration_networks_are_always_the_same() -> None:
     assert NARROW.reference() in archs
 
 
+@pytest.mark.whole  # draws whole networks
 def test_the_calibration_networks_reach_from_few_weights_to_many_and_on_to_the_lightest() -> None:
     """The first half spans what uniform draws have; in the second the light options become ever more."""
     archs = calibration_archs(NARROW)

@@ -221,6 +221,7 @@ def test_what_another_host_left_in_the_phone_is_passed_over() -> None:
     assert "shell_v2" in greeting.features
 
 
+@pytest.mark.whole  # tries many
 def test_no_data_fills_a_whole_usb_packet() -> None:
     """A phone would wait for more after a full one; so the last byte goes in a packet of its own."""
     port = Phone("C")

@@ -105,6 +105,7 @@ def test_a_phone_in_order_has_no_warnings(phone: Path) -> None:
     assert not throttled(conditions)
 
 
+@pytest.mark.whole  # asks a whole phone
 @pytest.mark.parametrize(
     ("name", "text", "warning"),
     [

@@ -41,6 +41,7 @@ def test_the_host_side_needs_the_standard_library_only(path: Path) -> None:
     assert imported(path) <= sys.stdlib_module_names | {"device_agents"} | optional_for(path)
 
 
+@pytest.mark.whole  # reads every file
 def test_a_session_on_this_machine_needs_no_package_of_a_wire() -> None:
     """Who has not installed the extra `devices` can list devices and measure here."""
     script = (
@@ -71,6 +72,7 @@ def test_the_host_never_imports_the_runner() -> None:
     assert not any("edgekd_runner import" in path.read_text(encoding="utf-8") for path in MODULES)
 
 
+@pytest.mark.whole  # reads every file
 def test_modules_import_each_other_without_cycles() -> None:
     """The package can be read from its leaves to session.py."""
     graph = {path.stem: _siblings(path) for path in ROOT.glob("*.py") if path.stem != "__init__"}

@@ -200,6 +200,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.whole  # tries many
 @given(st.dictionaries(st.sampled_from(sorted(ROW)), _JSON))
 def test_no_combination_of_odd_fields_gets_through(changed: dict[str, object]) -> None:
     """A row is either refused or holds positive integers on both clocks."""

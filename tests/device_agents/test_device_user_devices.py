@@ -245,6 +245,7 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter
 texts = st.text(st.characters(min_codepoint=32, exclude_categories=("C", "Z")), min_size=1, max_size=20)
 
 
+@pytest.mark.whole  # tries many
 @settings(max_examples=25)  # each writes and syncs a file several times
 @given(st.dictionaries(names, st.tuples(texts, st.sets(st.integers(0, 1023), max_size=4)), max_size=3))
 def test_what_is_written_is_what_is_read(devices: dict[str, tuple[str, set[int]]]) -> None:

@@ -229,6 +229,7 @@ def test_scaled_losses_are_cut_to_a_norm(name: Any) -> None:
     assert not torch.allclose(moved[0], torch.cat([p.detach().flatten() for p in network_without_norms().parameters()]))
 
 
+@pytest.mark.slow  # starts a compiler
 def test_a_compiled_student_is_the_student(
     samples: Samples, logits: CachedLogits, monkeypatch: pytest.MonkeyPatch
 ) -> None:

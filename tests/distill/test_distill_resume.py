@@ -31,6 +31,8 @@ from edgekd.distill.views import samples_of
 from edgekd.errors import DataError
 from edgekd.teachers import Teacher
 
+pytestmark = pytest.mark.whole  # trainings
+
 PLAIN = sgd_recipe(epochs=3, batch_size=8, learning_rate=0.02, seed=3)
 RICH = dataclasses.replace(
     PLAIN,
@@ -60,7 +62,6 @@ LESSONS = {
 FAST = (("none", 4), ("kd", 4), ("crd", 4))  # each is three trainings
 
 
-@pytest.mark.whole  # three trainings each
 @pytest.mark.parametrize(
     ("name", "step"),
     [

@@ -30,6 +30,8 @@ from edgekd.distill.train import EpochResult, Machine, TrainingDiverged, accurac
 from edgekd.distill.views import Samples, samples_of
 from edgekd.errors import DataError
 
+pytestmark = pytest.mark.whole  # trainings
+
 RECIPE = sgd_recipe(epochs=4, batch_size=8, learning_rate=0.05, seed=3)
 
 
@@ -399,7 +401,6 @@ def test_norms_and_biases_decay_only_if_wanted(name: Any, decay_all: bool) -> No
     assert shrunk == [p.ndim > 1 or decay_all for p in learnt]
 
 
-@pytest.mark.whole  # starts two processes
 def test_workers_change_no_weight(tiny_data: DataSet) -> None:
     """Images varied by two processes teach the same bits as by none."""
     recipe = dataclasses.replace(RECIPE, epochs=2, augmentation=Augmentation(crop_padding=1, operators=2))

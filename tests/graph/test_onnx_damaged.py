@@ -40,6 +40,7 @@ def test_garbage_is_refused(content: bytes) -> None:
     check(FILES[0][:20] + content)
 
 
+@pytest.mark.whole  # tries many files
 @settings(max_examples=100, deadline=None)
 @given(content=st.sampled_from(FILES), share=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused(content: bytes, share: float) -> None:

@@ -157,6 +157,7 @@ def convolutions(draw: st.DrawFn) -> OpSpec:
     return OpSpec.parse(f"onnx_conv;float32;in={tensors};out=1x{out}x{after}x{after}{text}")
 
 
+@pytest.mark.whole  # tries many files
 @settings(max_examples=40, deadline=None)
 @given(convolutions())
 def test_reading_is_the_inverse_of_writing(op: OpSpec) -> None:

@@ -154,6 +154,7 @@ def test_a_group_whose_text_is_too_long_is_cut() -> None:
     assert sum(part.startswith("mul") for text in shapes_of(content) for part in text.split("+")) == 10
 
 
+@pytest.mark.whole  # tries many files
 def test_what_is_constant_is_no_operator() -> None:
     """The runtime computes it once, when the model is loaded: constants, and what follows from them and from sizes."""
     nodes = [

@@ -21,6 +21,8 @@ from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from latency_tables.op_spec import DTYPES, OpSpec
 
+pytestmark = pytest.mark.whole  # writes whole networks
+
 OPS = all_ops(NARROW)
 SAMPLE = OPS[:: len(OPS) // 60]
 
@@ -132,7 +134,6 @@ print(hashlib.sha256(random_model(int8_graph(graph_of(space, space.reference()))
 """
 
 
-@pytest.mark.whole  # starts another Python
 def test_another_process_gives_the_same_bytes() -> None:
     """The order of sets and the seed of hashes leave no trace in a file."""
     content = random_model(graph_in(graph_of(NARROW, NARROW.reference()), "int8"))

@@ -22,7 +22,7 @@ from edgekd.spaces.network import folded_parameters
 from edgekd.spaces.space import Space
 from latency_tables.op_spec import OpSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("one_thread")]
 
 Run = Callable[..., np.ndarray]
 

@@ -32,6 +32,7 @@ def error_of(fit: Calibration, one: Observation) -> float:
     return abs(float(fit.sum_ms(always_ms, fetching_ms, np.array(one.weight_mb))) / one.measured_ms - 1)
 
 
+@pytest.mark.whole  # fits many tables
 @given(
     scale=st.floats(0.5, 2.0),
     per_op_ms=st.floats(-0.0005, 0.002),
@@ -51,6 +52,7 @@ def test_it_recovers_the_coefficients_that_made_the_data(
     assert fit.networks == 24
 
 
+@pytest.mark.whole  # fits many tables
 def test_the_error_is_that_of_networks_left_out() -> None:
     """Leaving each network out by hand gives the mean and the maximum that are kept."""
     data = observations(16, 3, (0.9, 0.001, 0.01), noise=0.05)

@@ -45,6 +45,7 @@ def read_all(path: Path) -> list[dict[str, Any]]:
     return [contents.header, *contents.entries]
 
 
+@pytest.mark.whole  # tries many
 @settings(max_examples=60)
 @given(
     st.lists(st.dictionaries(texts.filter(lambda name: name != "crc"), values, max_size=3), max_size=4), st.booleans()
@@ -86,6 +87,7 @@ def test_entries_that_were_taken_are_the_takers_own(path: Path) -> None:
     assert Journal(path, HEADER).entries == [*ENTRIES, {"n": 4}]
 
 
+@pytest.mark.whole  # tries many
 def test_a_kill_costs_the_line_it_cut_and_nothing_else(path: Path) -> None:
     """Cut at every byte: whole lines are kept, the cut one is dropped, and the journal goes on as if never broken."""
     whole = path.read_bytes()

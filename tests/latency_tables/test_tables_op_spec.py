@@ -41,6 +41,7 @@ specs = st.builds(
 )
 
 
+@pytest.mark.whole  # tries many
 @given(specs)
 @example(OpSpec("mean", (TensorSpec((1, 7, 7, 80)),), "int8"))
 def test_a_key_reads_back_as_its_operator(spec: OpSpec) -> None:
@@ -63,6 +64,7 @@ def test_any_text_is_refused_or_is_a_key(text: str) -> None:
     assert _refused_or_canonical(text)
 
 
+@pytest.mark.whole  # tries many
 @given(spec=specs, data=st.data())
 def test_a_changed_key_is_refused_or_is_the_key_of_another_operator(spec: OpSpec, data: st.DataObject) -> None:
     """A character replaced, dropped or added never yields an operator that spells itself differently."""

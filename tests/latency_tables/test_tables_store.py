@@ -44,6 +44,7 @@ def test_a_table_reads_back_as_it_was_measured(path: Path) -> None:
     assert loaded.measurements == [*loaded.rows.values(), NETWORK.measurement]
 
 
+@pytest.mark.whole  # tries many
 @given(
     samples=st.lists(st.tuples(st.integers(1, 10**15), st.integers(1, 10**15)), min_size=1, max_size=9),
     counts=st.lists(st.integers(1, 10**15), min_size=5, max_size=5),

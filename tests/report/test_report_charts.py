@@ -67,6 +67,7 @@ def test_the_histogram_counts_every_sample(make_run: MakeRun) -> None:
         assert [row[2] for row in rows[:-1]] == [row[1] for row in rows[1:]]
 
 
+@pytest.mark.whole  # draws whole pages
 def test_failed_samples_have_no_accuracy(make_run: MakeRun) -> None:
     """Their cells are empty, with the reason beside, and the scatter is without them."""
     found = charts(ReportData.load(make_run(failed=5)))
@@ -122,6 +123,7 @@ def test_text_is_no_formula(text: str) -> None:
     assert csv_text(table).splitlines()[1].lstrip('"').startswith("'" + text)
 
 
+@pytest.mark.whole  # draws whole pages
 def test_hostile_names_are_drawn_as_text() -> None:
     """Formulas of the picture's own language and hidden labels are no error and no command."""
     table = Table("t", ("study", "x", "y"), (("$\\frac{", 0.0, 1.0), ("_hidden", 1.0, 2.0)))

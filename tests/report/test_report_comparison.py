@@ -23,6 +23,8 @@ from edgekd.report.errors import NotComparable
 from edgekd.runs import open_run
 from edgekd.search.study_file import Sample, StudySettings, arch_id_of
 
+pytestmark = pytest.mark.whole  # draws whole pages
+
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
@@ -63,7 +65,6 @@ def runs(tmp_path: Path) -> list[Path]:
     ]
 
 
-@pytest.mark.whole  # compares six runs
 def test_runs_of_equal_settings_but_the_seed_are_a_group(runs: list[Path]) -> None:
     """Groups are named by what differs between them, here the teacher."""
     comparison = Comparison.load(runs)
@@ -71,7 +72,6 @@ def test_runs_of_equal_settings_but_the_seed_are_a_group(runs: list[Path]) -> No
     assert [(run.name, run.group, run.seed) for run in comparison.runs][2:4] == [("resnet-2", 0, 2), ("vgg-0", 1, 0)]
 
 
-@pytest.mark.whole  # compares six runs
 def test_groups_that_part_are_seen(runs: list[Path]) -> None:
     """Last samples of different teachers are further apart; six runs allow no p under .1, and that is said."""
     comparison = Comparison.load(runs)
@@ -81,7 +81,6 @@ def test_groups_that_part_are_seen(runs: list[Path]) -> None:
     assert "With so few runs no outcome has p < 0.05 (least 0.1): add seeds." in compared_table(comparison)
 
 
-@pytest.mark.whole  # compares six runs
 def test_distances_are_those_of_the_last_samples(runs: list[Path]) -> None:
     """Entries of the matrix are mean Hamming distances over pairs; the diagonal leaves a sample itself out."""
     comparison = Comparison.load(runs, last=7)
@@ -93,7 +92,6 @@ def test_distances_are_those_of_the_last_samples(runs: list[Path]) -> None:
     )
 
 
-@pytest.mark.whole  # compares six runs twice
 def test_permuting_samples_inside_a_run_changes_nothing(runs: list[Path]) -> None:
     """The test is over runs: the order of a run's last samples does not enter."""
     before = Comparison.load(runs, last=60)
@@ -108,7 +106,6 @@ def test_permuting_samples_inside_a_run_changes_nothing(runs: list[Path]) -> Non
     assert after.projection.shares == pytest.approx(before.projection.shares)
 
 
-@pytest.mark.whole  # compares nine runs
 def test_three_groups_are_tested_in_pairs_too(runs: list[Path], tmp_path: Path) -> None:
     """A search without a teacher is named so, though its method differs as well; every pair has its test."""
     proxy = {**IDENTITY["proxy"], "method": "none"}
@@ -122,7 +119,6 @@ def test_three_groups_are_tested_in_pairs_too(runs: list[Path], tmp_path: Path) 
     assert "teacher vgg | no teacher" in compared_table(comparison)
 
 
-@pytest.mark.whole  # compares two runs
 def test_other_settings_name_their_groups(tmp_path: Path) -> None:
     """Engine and targets differ here; the teacher is named all the same, and the targets are remarked."""
     slow = replace(SETTINGS, engine="evolution", targets_ms=(0.3,))
@@ -139,7 +135,6 @@ def test_other_settings_name_their_groups(tmp_path: Path) -> None:
     assert "No test: no group has two runs" in compared_table(comparison)
 
 
-@pytest.mark.whole  # compares three runs
 def test_one_group_has_nothing_to_be_tested_against(runs: list[Path]) -> None:
     """Seeds alone show how far runs of one setting are apart."""
     comparison = Comparison.load(runs[:3])
@@ -162,7 +157,6 @@ def test_runs_of_other_lengths_and_tables_are_remarked(tmp_path: Path) -> None:
     assert "different latency tables" in said
 
 
-@pytest.mark.whole  # compares six runs
 def test_shared_seeds_are_remarked(runs: list[Path]) -> None:
     """Runs of one seed begin alike whoever teaches; with a seed of its own each, there is no remark."""
     assert [note.partition(":")[0] for note in Comparison.load(runs).notes] == ["Groups share seeds"]
@@ -201,7 +195,6 @@ def test_a_folder_that_is_no_run_is_refused(runs: list[Path], tmp_path: Path) ->
         Comparison.load([runs[0], tmp_path])
 
 
-@pytest.mark.whole  # compares six runs
 def test_the_json_holds_all_and_can_be_written(runs: list[Path]) -> None:
     """It survives JSON unchanged; shares of each decision add up for each group."""
     values = as_json(Comparison.load(runs))
@@ -212,7 +205,6 @@ def test_the_json_holds_all_and_can_be_written(runs: list[Path]) -> None:
     assert len(values["distances"]) == len(values["runs"]) == 6
 
 
-@pytest.mark.whole  # compares six runs
 def test_the_terminal_gets_aligned_plain_text(runs: list[Path]) -> None:
     """A row a run, and no control character."""
     lines = compared_table(Comparison.load(runs)).splitlines()
@@ -220,7 +212,6 @@ def test_the_terminal_gets_aligned_plain_text(runs: list[Path]) -> None:
     assert [line.split()[0] for line in lines[4:10]] == [run.name for run in runs]
 
 
-@pytest.mark.whole  # draws a whole page
 def test_the_page_draws_every_run(runs: list[Path]) -> None:
     """A mark a sample in the projection, a line a run, the matrix of distances."""
     root = Page(render(Comparison.load(runs))).root

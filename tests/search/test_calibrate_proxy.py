@@ -27,6 +27,8 @@ from edgekd.search.rated import Evaluate, Hopeless, Rated
 from edgekd.spaces.arch import Arch
 from latency_tables.errors import FileDamaged, OtherSettings
 
+pytestmark = pytest.mark.whole  # trainings
+
 SPACE = synthetic.tiny_space()
 TRUTH = ProxySetting("kd", 9, 1000, 0, 64, 0.1, 1)
 GUIDED = ProxySetting("kd", 1, 200, 0, 16, 0.03, 0)
@@ -116,7 +118,6 @@ def test_what_the_teacher_adds_is_told_for_settings_that_differ_in_it_alone(tmp_
     assert found.teacher[0].gain.low > 0
 
 
-@pytest.mark.whole  # judges a calibration in every example
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=4, max_size=10))
 def test_every_outcome_is_sane(rows: list[tuple[float, float, float]]) -> None:
@@ -134,7 +135,6 @@ def test_every_outcome_is_sane(rows: list[tuple[float, float, float]]) -> None:
         assert result.seconds >= found.chosen.seconds or result.behind_best.low > 0
 
 
-@pytest.mark.whole  # whole calibrations
 def test_progress_counts_every_training(tmp_path: Path) -> None:
     """Those that are known already among them."""
     told: list[int] = []
@@ -144,7 +144,6 @@ def test_progress_counts_every_training(tmp_path: Path) -> None:
     assert told[96:] == told[:96]
 
 
-@pytest.mark.whole  # whole calibrations
 @pytest.mark.parametrize("killed_after", [0, 1, 24, 30, 95])
 def test_a_stopped_calibration_goes_on_where_it_was(tmp_path: Path, killed_after: int) -> None:
     """Nothing is trained twice, and the file and the outcome are those of an undisturbed one."""
@@ -157,7 +156,6 @@ def test_a_stopped_calibration_goes_on_where_it_was(tmp_path: Path, killed_after
     assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-@pytest.mark.whole  # whole calibrations
 def test_a_calibration_is_extended_by_architectures_and_settings(tmp_path: Path) -> None:
     """Only what is new is trained."""
     calibrate(plan(ARCHS[:20], (GUIDED,)), tmp_path / "journal", IDENTITY, School().open)
@@ -181,7 +179,6 @@ def failing(which: ProxySetting, count: int) -> Callable[[ProxySetting, Arch], R
     return rate
 
 
-@pytest.mark.whole  # whole calibrations
 def test_a_candidate_that_a_proxy_cannot_train_ranks_last(tmp_path: Path) -> None:
     """It is counted, and it costs the setting its place."""
     sound = calibrate(plan(), tmp_path / "sound", IDENTITY, School().open)
@@ -190,7 +187,6 @@ def test_a_candidate_that_a_proxy_cannot_train_ranks_last(tmp_path: Path) -> Non
     assert found.settings[0].tau.value < sound.settings[0].tau.value
 
 
-@pytest.mark.whole  # whole calibrations
 def test_a_candidate_without_a_truth_is_left_out(tmp_path: Path) -> None:
     """It says nothing about any proxy."""
     found = calibrate(plan(), tmp_path / "journal", IDENTITY, School(failing(TRUTH, 6)).open)
@@ -236,7 +232,6 @@ def test_another_identity_is_refused(tmp_path: Path) -> None:
         calibrate(plan(), tmp_path / "journal", IDENTITY | {"data_sha256": "e"}, School().open)
 
 
-@pytest.mark.whole  # a whole calibration
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_flipped_byte_is_found(tmp_path: Path, share: float) -> None:
     """Every line has a checksum."""
@@ -249,7 +244,6 @@ def test_a_flipped_byte_is_found(tmp_path: Path, share: float) -> None:
         calibrate(plan(), path, IDENTITY, School().open)
 
 
-@pytest.mark.whole  # whole calibrations
 def test_a_line_that_a_kill_cut_is_trained_again(tmp_path: Path) -> None:
     """And nothing else."""
     path = tmp_path / "journal"
@@ -346,7 +340,6 @@ def test_raters_are_closed_when_a_training_breaks(tmp_path: Path) -> None:
     assert closed == [TRUTH]
 
 
-@pytest.mark.whole  # whole calibrations
 def test_settings_that_only_guess_are_told(tmp_path: Path) -> None:
     """The cheapest is named all the same, but nobody should believe in it."""
 

@@ -64,6 +64,7 @@ def test_the_agent_learns_a_pair_of_choices_that_pays_only_together() -> None:
     assert fmean(told.reward for told in journal[-60:]) > 0.9
 
 
+@pytest.mark.whole  # whole searches
 def test_equal_rewards_teach_nothing_and_break_nothing() -> None:
     """Equal results share the middle rank: the policy stays near uniform and keeps proposing."""
     engine = AkdEngine((3,) * 6, AkdSettings(batch=10), 0)
@@ -72,6 +73,7 @@ def test_equal_rewards_teach_nothing_and_break_nothing() -> None:
     assert engine.last_update.entropy == pytest.approx(math.log(3), rel=0.02)
 
 
+@pytest.mark.whole  # whole searches
 def test_probability_ratios_are_one_in_the_first_epoch() -> None:
     """The log-probabilities kept at ask time are those that the unchanged policy gives again at tell time."""
     engine = AkdEngine(SEVEN_BLOCKS, AkdSettings(batch=10), 4)
@@ -101,6 +103,7 @@ def test_probability_ratios_show_proposals_older_than_the_policy() -> None:
     assert engine.last_update.first_ratio_gap > 0.01
 
 
+@pytest.mark.whole  # whole searches
 def test_only_the_ranks_of_rewards_count() -> None:
     """Any rising function of the rewards, however crooked, leads to the same proposals."""
     reward = hamming_reward((3,) * 10, 6)

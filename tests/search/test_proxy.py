@@ -79,6 +79,7 @@ def test_a_rating_depends_on_nothing_that_was_rated_before(task: ProxyTask) -> N
     assert rated(task) == dataclasses.replace(first, seconds=0.0, host="")
 
 
+@pytest.mark.whole  # trainings
 def test_the_threads_are_the_task_s_and_given_back(task: ProxyTask) -> None:
     """A number of threads that another part of the program has set changes nothing and is left as it was."""
     torch.set_num_threads(1)
@@ -88,11 +89,13 @@ def test_the_threads_are_the_task_s_and_given_back(task: ProxyTask) -> None:
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.whole  # trainings
 def test_a_task_can_be_sent_to_a_worker(task: ProxyTask) -> None:
     """It survives pickling, and rates the same there."""
     assert rated(pickle.loads(pickle.dumps(task))) == rated(task)  # noqa: S301 - our own bytes
 
 
+@pytest.mark.whole  # trainings
 def test_without_a_teacher_no_logits_are_read(task: ProxyTask, tmp_path: Path) -> None:
     """The method none takes no path, and does not look at one that is there."""
     alone = dataclasses.replace(task, method="none", logits_path=None)
@@ -111,6 +114,7 @@ def test_the_teacher_matters(task: ProxyTask, tmp_path: Path) -> None:
     assert rated(lied_to).accuracy < 0.3
 
 
+@pytest.mark.whole  # trainings
 @pytest.mark.parametrize(("images", "same_as"), [(0.5, 22), (1.0, 45), (1000, 45)])
 def test_images_are_a_number_or_a_share(task: ProxyTask, images: float, same_as: int) -> None:
     """Half of 45 are 22; more than there are is all of them."""

@@ -39,12 +39,20 @@ from latency_tables.journal import read_object, sealed_lines, to_line
 PATH = Path("search.jsonl")
 
 
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """The file of a study of two targets that was extended."""
-    path = tmp_path / "search.jsonl"
+@pytest.fixture(scope="module")
+def finished_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a study of two targets that was extended has written."""
+    path = tmp_path_factory.mktemp("study") / "search.jsonl"
     study(path, targets_ms=(0.05, 0.03), budget=5).run(FakeProxy().evaluate)
     study(path, targets_ms=(0.05, 0.03), budget=8).run(FakeProxy().evaluate)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def finished(tmp_path: Path, finished_bytes: bytes) -> Path:
+    """A file of that study."""
+    path = tmp_path / "search.jsonl"
+    path.write_bytes(finished_bytes)
     return path
 
 
@@ -219,6 +227,7 @@ def test_an_architecture_that_is_there_twice_is_refused(finished: Path, again: i
 numbers = st.floats(0, 1)
 
 
+@pytest.mark.whole  # writes long studies
 @given(data=st.data())
 def test_what_is_written_is_read(data: st.DataObject) -> None:
     """Any study that the settings allow comes back as it was."""
@@ -286,6 +295,7 @@ def test_extensions_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch, at_once:
         assert record_of(PATH, header, entries) == replace(record, extensions=larger, extended_after=after)
 
 
+@pytest.mark.whole  # writes long studies
 def test_reading_takes_time_in_proportion(tmp_path: Path) -> None:
     """Eight times the samples take far less than sixty-four times as long."""
     seconds = []

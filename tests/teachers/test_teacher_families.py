@@ -29,6 +29,7 @@ def test_architectures_have_the_depth_of_their_name(name: str) -> None:
     assert len(convolutions(network)) + 1 == int(name.removeprefix("resnet").removeprefix("vgg"))
 
 
+@pytest.mark.whole  # whole networks
 @pytest.mark.parametrize("name", families)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (17, 9, 3), (1, 1, 1)], ids=str)
 def test_every_family_takes_images_of_any_size(name: str, shape: tuple[int, int, int]) -> None:
@@ -99,6 +100,7 @@ def test_an_unknown_member_of_a_family_is_refused(network: type[nn.Module]) -> N
         network("vgg7", 1, 10)
 
 
+@pytest.mark.whole  # whole networks
 @pytest.mark.parametrize("name", [*families, "tiny-28"])
 def test_features_can_be_tapped_anywhere(name: str) -> None:
     """No module changes its input in place, so what a hook saw behind any module is still what it gave."""

@@ -314,6 +314,7 @@ def test_an_ensembles_probabilities_are_the_members_mean(members: list[list[floa
     assert said_.exp().tolist() == [pytest.approx(expected, abs=1e-6)] * 2
 
 
+@pytest.mark.whole  # whole networks
 def test_an_ensemble_gives_logits_alone(own: Write, data: DataSet, tmp_path: Path, images: Tensor) -> None:
     """It is frozen, its record names all members, each sees its own pixels, and its logits can be cached."""
     name = own(NETWORK)

@@ -22,6 +22,8 @@ from edgekd.spaces.network import Network
 from edgekd.teachers.sources import tflite as source
 from edgekd.teachers.sources.tflite import numbers_of, quantised
 
+pytestmark = pytest.mark.whole  # writes whole networks and runs them
+
 
 @pytest.mark.parametrize("prefix", ["", "tflite:"])
 def test_a_float_tflite_file_teaches_as_its_network(

@@ -155,6 +155,7 @@ def test_searches_differ_in_nothing_but_teacher_seed_and_folder(
         assert value(rest[0], option) == expected
 
 
+@pytest.mark.whole  # weighs whole studies
 def test_a_teacher_that_is_no_file_is_given_as_it_is(
     edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -265,6 +266,7 @@ def test_every_two_teachers_are_tested_and_all_together(
     assert list(json.loads((tmp_path / "r.json").read_text())["tests"]) == ["all"]
 
 
+@pytest.mark.whole  # weighs whole studies
 def test_one_seed_says_nothing_of_chance(edgekd: FakeEdgekd, study: Callable[..., int], tmp_path: Path) -> None:
     """Without a second run of a teacher there is no test, and that is told."""
     assert study("--seeds", "1") == 0

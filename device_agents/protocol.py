@@ -82,7 +82,7 @@ class MeasureSettings:
     rounds: int = 48
     least_rounds: int = 6
     agreement: float = 0.01  # a quiet machine repeats to that
-    patience: int = 4
+    patience: int = 2
     enough_s: float = 6.0
     samples_per_round: int = 2
     min_sample_us: float = 150.0  # long enough that reading two clocks (0.7 µs) is 0.5 % of it

@@ -136,7 +136,7 @@ class Bench(Holding):
         self._session.still_here()
 
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
-        """Measure every model in so many rounds at most, networks and long operators in up to four times as many.
+        """Measure every model in so many rounds at most, networks and long operators in up to twice as many.
 
         Rows come in groups, not in the order given.
 

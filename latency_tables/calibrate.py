@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,17 @@ from latency_tables.errors import TooFewNetworks
 
 Floats = npt.NDArray[np.float64]
 
-MIN_NETWORKS = 8  # three coefficients and a rate, and as many again to judge them by
-_NOISE = 0.01  # relative error of one measured network on a quiet machine; how much the data weigh against the prior
+_COEFFICIENTS = 3  # scale, per_op_ms, offset_ms
+MIN_NETWORKS = 8  # the coefficients and a rate, and as many again to judge them by
+# Relative error of one measured network, which says how much the data weigh against what physics says, is taken from
+# how they scatter, within these limits: the calmer the machine, the more they say.
+_LEAST_NOISE, _MOST_NOISE = 0.001, 0.03
 _SCALE_SPREAD = 0.3  # around 1: measured 3 to 10 % away, far more on a machine whose speed changed meanwhile
-_OPS_SPREAD = 0.3  # of the median network: how much its operators may come to beside their rows
-_OFFSET_SPREAD = 0.01  # of the same: a network is one call, however it is made up; small networks have little else
+# Of the median network: how much all its operators may come to beside their rows, and how far its constant may be from
+# the one call that a network is. Looser ones fit a space's networks no better, and others worse: small networks and
+# those of many cheap operators have little else.
+_OPS_SPREAD = 0.012
+_OFFSET_SPREAD = 0.001
 _LEAST_INTERVAL = 0.001  # no two clocks agree on a network more closely
 _NORMAL_90 = 1.645  # standard deviations that hold 90 % of normal errors
 UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
@@ -38,8 +44,8 @@ _LEAST_RATE, _MOST_RATE = 1e-3, 1e6  # GB/s, of a calibration that is read
 _LEAST_MB = 1e-9  # what a network has at least, for shares of it
 _KEPT_MB = 1.0  # about a core's own cache, .5 to 2 MB; the fits of float32 and of int8 networks agree on it
 # By so much must the misfit fall before a limit is believed, in units of what is left for each network: where there was
-# none, one of 46 rates lowered it by more in one of 60 sets of networks; where there was one, by 12 to 25.
-_EVIDENCE = 6.0
+# none, one of 46 rates lowered it by more in one of 60 sets of networks; where there was one, by 6 to 64.
+_EVIDENCE = 5.5
 _TOGETHER = 3.0  # 1 would add computing and fetching up, ∞ hide the shorter behind the longer; 3 and 4 fitted best
 
 
@@ -177,8 +183,13 @@ class _Data:
 
     def left_out_error(self, index: int) -> float:
         """Give the relative error of a network's prediction by a fit to all others."""
-        found = _fit(_Data(np.delete(self.features, index, axis=1), np.delete(self.measured, index), self.fixed_ms))
-        return float(self.features[found.rate_index, index] @ found.coefficients) / float(self.measured[index]) - 1.0
+        features, measured = np.delete(self.features, index, axis=1), np.delete(self.measured, index)
+        return float(self.errors(_fit(replace(self, features=features, measured=measured)))[index])
+
+    def errors(self, found: _Found) -> Floats:
+        """Give the relative error of each network's prediction by a fit."""
+        predicted: Floats = self.features[found.rate_index] @ found.coefficients
+        return predicted / self.measured - 1.0
 
 
 def _features(one: Observation, fetch_gb_per_s: float) -> list[float]:
@@ -202,29 +213,36 @@ class _Prior:
 
 
 def _fit(data: _Data) -> _Found:
+    """Fit as if nothing was noise, and once more with what is left as the noise."""
+    errors = data.errors(_fit_with(data, _LEAST_NOISE))
+    scatter = math.sqrt(float(errors @ errors) / max(1, len(errors) - _COEFFICIENTS))
+    return _fit_with(data, min(_MOST_NOISE, max(_LEAST_NOISE, scatter)))
+
+
+def _fit_with(data: _Data, noise: float) -> _Found:
     """Fit the coefficients by every rate; take the one that fits best if it does so clearly better than no limit.
 
     Each fit is min ‖(A·c − 1)/noise‖² + ‖(c − mean)/spread‖², by its normal equations with c in units of its spread.
     """
     prior = _Prior.of(data)
-    scaled = data.features * prior.spread / (data.measured[:, None] * _NOISE)  # (rates, networks, 3)
-    grams = scaled.transpose(0, 2, 1) @ scaled + np.eye(3)
-    goals = scaled.sum(axis=1) / _NOISE + prior.mean / prior.spread
-    whole = len(data.measured) / _NOISE**2 + float(np.sum((prior.mean / prior.spread) ** 2))
+    scaled = data.features * prior.spread / (data.measured[:, None] * noise)  # (rates, networks, coefficients)
+    grams = scaled.transpose(0, 2, 1) @ scaled + np.eye(_COEFFICIENTS)
+    goals = scaled.sum(axis=1) / noise + prior.mean / prior.spread
+    whole = len(data.measured) / noise**2 + float(np.sum((prior.mean / prior.spread) ** 2))
     fits = []
     for index, (gram, goal) in enumerate(zip(grams, goals, strict=True)):
         solution = _solve(gram, goal, prior)
         misfit = whole + float(solution @ gram @ solution - 2 * goal @ solution)
         fits.append(_Found(index, misfit, solution * prior.spread))
     best = min(fits[1:], key=lambda found: found.misfit)
-    left = max(1.0, best.misfit / max(1, len(data.measured) - 3))  # for each network: 1 where they repeat to _NOISE
+    left = max(1.0, best.misfit / max(1, len(data.measured) - _COEFFICIENTS))  # for each network, 1 at least
     return best if fits[0].misfit - best.misfit > _EVIDENCE * left else fits[0]
 
 
 def _solve(gram: Floats, goal: Floats, prior: _Prior) -> Floats:
     """Solve for a positive scale, dropping the constant and then the operators until it is one."""
-    for terms in (3, 2, 1):
-        solution = np.zeros(3)
+    for terms in range(_COEFFICIENTS, 0, -1):
+        solution = np.zeros(_COEFFICIENTS)
         solution[:terms] = np.linalg.solve(gram[:terms, :terms], goal[:terms])
         if solution[0] > 0:
             return solution

@@ -65,8 +65,9 @@ BLOCK_LOAD_S = 15.0
 SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up
 SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its best, most often undisturbed once
 # A reading of the sentinel is undisturbed within this factor of its best; who shares caches or execution units slows it
-# down by a tenth and more. Of its best in the block before a clock may lack so much, as a whole package warms up.
-UNDISTURBED = 1.05
+# down by a tenth and more, and a clock's short boost makes it a little faster than it is otherwise. Of its best in the
+# block before a clock may lack so much, as a whole package warms up.
+UNDISTURBED = 1.07
 USUAL = 1.1
 # It is read before each round, and between visits so often, but for slow devices: so many times as rare as it is long.
 LOOK_EVERY_NS = 10_000_000

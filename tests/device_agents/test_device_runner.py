@@ -330,6 +330,7 @@ def test_a_calm_machine_wants_few_visits(readings: int, visits: int, runner: Mod
         ([1300, 1310, 1300], 3),
         ([1300, 1310, 1300, 1000, 1040, 1300], 2),
         ([1300, 1245, 1190, 1140, 1090, 1045, 1000], 1),  # neighbours that leave one by one
+        ([1000, 1000, 945, 1000, 1000], 5),  # a clock's short boost
     ],
 )
 def test_a_faster_reading_shows_that_those_before_were_slow(

@@ -111,6 +111,28 @@ def test_what_was_measured_on_a_slow_machine_is_measured_again(tmp_path: Path) -
     assert table == load_table(tmp_path / "table.jsonl")
 
 
+def test_what_was_measured_on_a_boosted_clock_is_measured_again(tmp_path: Path) -> None:
+    """A clock's rare boost makes nothing else slow, and its samples do not count among those of the usual speed."""
+    boosted = {OPS[3].key, OPS[40].key, NETWORKS[2].name}
+    device = FakeDevice(slow=lambda name, attempt: 0.9 if name in boosted and attempt == 1 else 1.0)
+    table = built(tmp_path / "table.jsonl", device)
+    assert sorted(name for name in set(device.measured) if device.measured.count(name) > 1) == sorted(boosted)
+    usual = built(tmp_path / "usual.jsonl", FakeDevice())
+    assert {m.subject: m.samples_ns for m in table.measurements} == {
+        m.subject: m.samples_ns for m in usual.measurements
+    }
+    assert {m.attempt for m in table.measurements if m.subject in boosted} == {2}
+    assert table == load_table(tmp_path / "table.jsonl")
+
+
+def test_networks_at_another_speed_than_the_rows_do_not_calibrate(tmp_path: Path) -> None:
+    """Those that no attempt found at the usual speed are left out, where enough remain."""
+    odd = {network.name: factor for network, factor in zip(NETWORKS[:4], (0.9, 0.94, 1.1, 1.5), strict=True)}
+    table = built(tmp_path / "table.jsonl", FakeDevice(slow=lambda name, attempt: odd.get(name, 1.0)))
+    assert table.calibrations["float32"].networks == len(NETWORKS) - len(odd)
+    assert table.calibrations["float32"].heldout_max_error < 0.01
+
+
 def test_a_sentinel_just_below_the_limit_is_quiet_enough(tmp_path: Path) -> None:
     """The sentinel's own repeat error is no reason to measure again."""
     wobbly = OPS[3].key

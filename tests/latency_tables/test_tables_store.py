@@ -100,6 +100,14 @@ def test_a_table_without_sentinels_says_so() -> None:
     assert LatencyTable(KEY, rows).sentinel_ns == 7
 
 
+@pytest.mark.parametrize(("boosted", "slow", "usual_ns"), [(24, 20, 1000), (26, 20, 900), (0, 74, 1000), (0, 76, 1200)])
+def test_the_usual_sentinel_is_what_a_quarter_reaches(boosted: int, slow: int, usual_ns: int) -> None:
+    """Neither a clock's rare boost nor slow phases make it."""
+    times_ns = [900] * boosted + [1200] * slow + [1000] * (100 - boosted - slow)
+    rows = {f"{number}": measurement("x", sentinel_ns=ns) for number, ns in enumerate(times_ns)}
+    assert LatencyTable(KEY, rows).sentinel_ns == usual_ns
+
+
 @pytest.mark.whole  # opens a table for every byte of a line
 def test_a_cut_table_keeps_its_whole_lines(path: Path, tmp_path: Path) -> None:
     """Cut at every byte of its end, a table holds all that came before and takes the lost line again."""

@@ -128,7 +128,7 @@ def doubts(table: LatencyTable, dtype: str, now: dt.datetime) -> Iterator[str]:
     if dtype not in table.calibrations:
         yield f"the table has no {dtype} networks to be calibrated on, so sums are plain and the interval is wide"
     elif Predictor(table, dtype).is_outdated:
-        yield f"networks came into the table after its {dtype} calibration, so the interval is wide; profile it again"
+        yield f"the {dtype} calibration is of other networks than the table's, so the interval is wide; profile again"
     measured = [moment for row in table.measurements if (moment := _moment(row.started_at))]
     days = (now - statistics.median_low(measured)).days if measured else 0  # one fresh row makes no table young
     if days > _OLD_DAYS:

@@ -1,8 +1,8 @@
 """Builds a table: measures the operators and networks that it lacks, then calibrates it.
 
 How anything is measured is the caller's: it gives a `measure` function. Every measurement is in the file before the
-next is asked for, so a killed build goes on where it was. What was measured while the machine was slower or faster than
-usual, told by the sentinel beside it, or held down, told by its flags, is measured again.
+next is asked for, so a killed build goes on where it was. What was measured while the machine was slow, told by the
+sentinel beside it, or held down, told by its flags, is measured again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass, replace
 
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate, own_ms
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
-from latency_tables.schema import RETAKEN, Measurement, Network
+from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
@@ -53,7 +53,7 @@ OnRow = Callable[[int, int], None]  # done, of how many
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a table shall cover, and how often what was measured on a slow or boosted machine is tried."""
+    """What a table shall cover, and how often what was measured on a slow machine is tried."""
 
     ops: tuple[OpSpec, ...]
     networks: tuple[NetworkSpec, ...]
@@ -68,28 +68,18 @@ class Plan:
         networks = [network for network in self.networks if network.name not in table.networks]
         return list(_spread(ops, networks))
 
-    def doubtful(self, table: LatencyTable) -> list[Subject]:
-        """List what was measured disturbed or at another speed than usual, and may be tried again."""
-        usual_ns = table.sentinel_ns
+    def slow(self, table: LatencyTable) -> list[Subject]:
+        """List what was measured beside a slow sentinel or disturbed, and may be tried again."""
+        limit_ns = SLOW * table.usual_sentinel_ns
 
-        def is_doubtful(measurement: Measurement | None) -> bool:
+        def is_slow(measurement: Measurement | None) -> bool:
             if measurement is None or measurement.attempt >= self.attempts:
                 return False
-            return not _is_sound(measurement, usual_ns)
+            return measurement.sentinel_ns > limit_ns or bool(measurement.disturbances)
 
-        ops = [op for op in self.ops if is_doubtful(table.rows.get(op.key))]
+        ops = [op for op in self.ops if is_slow(table.rows.get(op.key))]
         known = {name: network.measurement for name, network in table.networks.items()}
-        return list(_spread(ops, [network for network in self.networks if is_doubtful(known.get(network.name))]))
-
-
-def _is_sound(measurement: Measurement, usual_ns: int) -> bool:
-    """Tell whether nothing speaks against a measurement: no flag, and no other speed than the sentinel's usual one."""
-    is_slow = measurement.sentinel_ns > SLOW * usual_ns
-    return not (is_slow or _is_boosted(measurement, usual_ns) or measurement.disturbances)
-
-
-def _is_boosted(measurement: Measurement, usual_ns: int) -> bool:
-    return 0 < SLOW * measurement.sentinel_ns < usual_ns
+        return list(_spread(ops, [network for network in self.networks if is_slow(known.get(network.name))]))
 
 
 def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> LatencyTable:
@@ -108,10 +98,9 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
 
 
 def _measure(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> None:
-    todo = plan.missing(file.table) + plan.doubtful(file.table)
-    usual_ns = file.table.sentinel_ns
+    todo = plan.missing(file.table) + plan.slow(file.table)
     for done, (subject, measurement) in enumerate(measure(todo) if todo else (), 1):
-        _add(file, subject, measurement, usual_ns)
+        _add(file, subject, measurement)
         if done % _SYNC_EVERY == 0:
             file.sync()
         on_row(done, len(todo))
@@ -150,21 +139,14 @@ def _is_same(known: Calibration | None, fit: Calibration) -> bool:
     return known is not None and all(math.isclose(a, b, rel_tol=_SAME, abs_tol=_SAME**2) for a, b in pairs)
 
 
-def _add(file: TableFile, subject: Subject, measurement: Measurement, usual_ns: int) -> None:
+def _add(file: TableFile, subject: Subject, measurement: Measurement) -> None:
     if isinstance(subject, OpSpec):
-        file.add_row(_attempt(measurement, file.table.rows.get(subject.key), usual_ns))
+        before = file.table.rows.get(subject.key)
+        file.add_row(replace(measurement, attempt=before.attempt + 1 if before else 1))
         return
     known = file.table.networks.get(subject.name)
-    again = _attempt(measurement, known.measurement if known else None, usual_ns)
+    again = replace(measurement, attempt=known.measurement.attempt + 1 if known else 1)
     file.add_network(Network(subject.name, subject.dtype, tuple(op.key for op in subject.ops), again))
-
-
-def _attempt(measurement: Measurement, before: Measurement | None, usual_ns: int) -> Measurement:
-    """Count an attempt; one after a boosted attempt stands for it, whose samples would always be the fastest."""
-    if before is None:
-        return measurement
-    flags = {*measurement.flags, RETAKEN} if _is_boosted(before, usual_ns) else measurement.flags
-    return replace(measurement, attempt=before.attempt + 1, flags=tuple(sorted(flags)))
 
 
 def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
@@ -191,11 +173,20 @@ def observation(table: LatencyTable, network: Network, fixed_ms: float) -> Obser
 
 
 def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:
-    """List the networks of a dtype whose operators all have rows, without doubtful ones where enough remain."""
+    """List the networks of a dtype whose operators all have rows, where enough remain without disturbed ones and
+    without those measured at another speed than usual, on a boosted clock for one: most rows speak of the usual one.
+    """
     usable = [n for n in table.networks.values() if n.dtype == dtype and _is_covered(table, n)]
-    usual_ns = table.sentinel_ns
-    sound = [network for network in usable if _is_sound(network.measurement, usual_ns)]
-    return sound if len(sound) >= MIN_NETWORKS else usable
+    undisturbed = [network for network in usable if not network.measurement.disturbances]
+    usual_ns = table.usual_sentinel_ns
+    alike = [network for network in undisturbed if _is_of_speed(network.measurement, usual_ns)]
+    return next((networks for networks in (alike, undisturbed) if len(networks) >= MIN_NETWORKS), usable)
+
+
+def _is_of_speed(measurement: Measurement, usual_ns: int) -> bool:
+    """Tell whether the sentinel took its usual time; unknown times are all alike."""
+    times_ns = sorted((measurement.sentinel_ns, usual_ns))
+    return not times_ns[0] or times_ns[1] <= SLOW * times_ns[0]
 
 
 def _is_covered(table: LatencyTable, network: Network) -> bool:

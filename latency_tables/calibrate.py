@@ -25,13 +25,13 @@ Floats = npt.NDArray[np.float64]
 
 _COEFFICIENTS = 3  # scale, per_op_ms, offset_ms
 MIN_NETWORKS = 8  # the coefficients and a rate, and as many again to judge them by
-# Relative error of one measured network, which says how much the data weigh against what physics says, is taken from
-# how they scatter, within these limits: the calmer the machine, the more they say.
+# How much the networks weigh against what physics says is taken from how they scatter around a fit, within these limits
+# of the relative error of one of them: the better they agree on something, the more it is believed.
 _LEAST_NOISE, _MOST_NOISE = 0.001, 0.03
 _SCALE_SPREAD = 0.3  # around 1: measured 3 to 10 % away, far more on a machine whose speed changed meanwhile
-# Of the median network: how much all its operators may come to beside their rows, and how far its constant may be from
-# the one call that a network is. Looser ones fit a space's networks no better, and others worse: small networks and
-# those of many cheap operators have little else.
+# Of the median network: how much all its operators may take beside their rows, and how much it may take beside them and
+# the one call that it is. Looser spreads predict a space's networks no better, and other families worse: small networks
+# and those of many cheap operators have little else.
 _OPS_SPREAD = 0.012
 _OFFSET_SPREAD = 0.001
 _LEAST_INTERVAL = 0.001  # no two clocks agree on a network more closely
@@ -215,7 +215,7 @@ class _Prior:
 def _fit(data: _Data) -> _Found:
     """Fit as if nothing was noise, and once more with what is left as the noise."""
     errors = data.errors(_fit_with(data, _LEAST_NOISE))
-    scatter = math.sqrt(float(errors @ errors) / max(1, len(errors) - _COEFFICIENTS))
+    scatter = math.sqrt(float(errors @ errors) / (len(errors) - _COEFFICIENTS))
     return _fit_with(data, min(_MOST_NOISE, max(_LEAST_NOISE, scatter)))
 
 
@@ -235,7 +235,7 @@ def _fit_with(data: _Data, noise: float) -> _Found:
         misfit = whole + float(solution @ gram @ solution - 2 * goal @ solution)
         fits.append(_Found(index, misfit, solution * prior.spread))
     best = min(fits[1:], key=lambda found: found.misfit)
-    left = max(1.0, best.misfit / max(1, len(data.measured) - _COEFFICIENTS))  # for each network, 1 at least
+    left = max(1.0, best.misfit / (len(data.measured) - _COEFFICIENTS))  # for each network, 1 at least
     return best if fits[0].misfit - best.misfit > _EVIDENCE * left else fits[0]
 
 

@@ -64,7 +64,7 @@ class Predictor:
 
     @functools.cached_property
     def is_outdated(self) -> bool:
-        """Tell whether networks came into the table after its calibration: a build of it was killed."""
+        """Tell whether the table would be calibrated on other networks now: a build of it was killed, for one."""
         fitted, held = self.calibration.networks, len(usable_networks(self._table, self.dtype))
         return bool(fitted and held) and fitted != held
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from latency_tables.op_spec import OpSpec
 
 THROTTLED, CONTENDED = "throttled", "contended"  # flags of a measurement
-RETAKEN = "retaken"  # a flag, too: it stands for earlier attempts, whose clock was boosted as it seldom is
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,7 @@ class TableKey:
 class Measurement:
     """Raw samples of one subject, an operator or a whole network. Each sample is the time of one inference in ns.
 
-    A subject that was measured while the machine was slow, or faster than usual, is measured again; `attempt` counts
-    from 1.
+    A subject that was measured while the machine was slow is measured again; `attempt` counts from 1.
     """
 
     subject: str  # an OpSpec key, or "network:" + name
@@ -93,8 +91,7 @@ class Measurement:
 def merged(earlier: Measurement, later: Measurement) -> Measurement:
     """Join two attempts at one subject: all samples are kept, and the better sentinel counts.
 
-    Samples of a disturbed attempt are dropped once there is one that was less so, and all where the later stands
-    for the earlier.
+    Samples of a disturbed attempt are dropped once there is one that was less so.
 
     Raises:
         ValueError: they are not successive attempts at the same subject.
@@ -104,8 +101,6 @@ def merged(earlier: Measurement, later: Measurement) -> Measurement:
         raise ValueError(
             f"attempt {later.attempt} at {later.subject} does not follow attempt {earlier.attempt} at {earlier.subject}"
         )
-    if RETAKEN in later.flags:
-        return dataclasses.replace(later, flags=tuple(flag for flag in later.flags if flag != RETAKEN))
     if later.disturbances < earlier.disturbances:
         return later
     if earlier.disturbances < later.disturbances:

@@ -16,6 +16,7 @@ import fcntl
 import gc
 import hashlib
 import os
+import statistics
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -51,13 +52,12 @@ class LatencyTable:
         return [*self.rows.values(), *(network.measurement for network in self.networks.values())]
 
     @property
-    def sentinel_ns(self) -> int:
-        """Give what the sentinel usually took: beside a quarter of the measurements no more; 0 where none is known.
+    def usual_sentinel_ns(self) -> int:
+        """Give the median of the sentinels beside the measurements, 0 where none is known: the usual speed.
 
-        The fastest of all may be a clock's rare boost, at which the device would not measure the others, too.
+        The fastest would be a clock's rare boost, at which the device would not measure the others, too.
         """
-        known = sorted(m.sentinel_ns for m in self.measurements if m.sentinel_ns)
-        return known[(len(known) - 1) // 4] if known else 0
+        return statistics.median_low([m.sentinel_ns for m in self.measurements if m.sentinel_ns] or [0])
 
     @property
     def unmeasured(self) -> dict[str, int]:

@@ -184,7 +184,7 @@ class Workshop:
             with condition.held(), DeviceClock() as clock:
                 table = self._profile(path, self.order(px), condition)
             seconds = clock.seconds_for([*table.rows, *table.networks])
-            sentinel_us = table.sentinel_ns / 1000
+            sentinel_us = table.usual_sentinel_ns / 1000
             rows = f"{len(table.rows)} rows in {seconds:.1f} s, sentinel {sentinel_us:.1f} µs"
             print(f"table of mnasnet-{px}, {condition}: {rows}")
             for dtype, fit in table.calibrations.items():
@@ -262,7 +262,7 @@ class Workshop:
     def settled_ms(self, networks: Sequence[NetworkFile], table: LatencyTable) -> list[float]:
         """Measure networks so few that a session is over in a moment until the machine is as fast as for the table."""
         with Bench(Host().find(), warn) as bench:
-            found = bench.measure_settled([network.model for network in networks], table.sentinel_ns)
+            found = bench.measure_settled([network.model for network in networks], table.usual_sentinel_ns)
         return [found[network.name].quiet_ms for network in networks]
 
 

@@ -41,7 +41,7 @@ def test_the_host_side_needs_the_standard_library_only(path: Path) -> None:
     assert imported(path) <= sys.stdlib_module_names | {"device_agents"} | optional_for(path)
 
 
-@pytest.mark.whole  # reads every file
+@pytest.mark.whole  # starts another Python
 def test_a_session_on_this_machine_needs_no_package_of_a_wire() -> None:
     """Who has not installed the extra `devices` can list devices and measure here."""
     script = (

@@ -52,6 +52,21 @@ def test_it_recovers_the_coefficients_that_made_the_data(
     assert fit.networks == 24
 
 
+@pytest.mark.parametrize(("noise", "share"), [(0.0, (0.95, 1.0)), (0.005, (0.8, 1.1)), (0.05, (0.4, 0.8))])
+def test_what_networks_agree_on_is_believed(noise: float, share: tuple[float, float]) -> None:
+    """A price of every operator that physics does not expect is found where networks agree, and hardly where not."""
+    per_op_ms = 0.0005
+    found = [calibrate(observations(20, seed, (1.0, per_op_ms, 0.0), noise)).per_op_ms for seed in range(10)]
+    assert share[0] <= np.mean(found) / per_op_ms <= share[1]
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.02, 0.05])
+def test_a_constant_that_scatter_hints_at_is_not_believed(noise: float) -> None:
+    """Networks far smaller than those that calibrate have little else, and no use for 2 µs of chance."""
+    fits = [calibrate(observations(20, seed, (1.0, 0.0, 0.0), noise)) for seed in range(10)]
+    assert max(abs(fit.offset_ms) for fit in fits) < 0.002
+
+
 @pytest.mark.whole  # fits many tables
 def test_the_error_is_that_of_networks_left_out() -> None:
     """Leaving each network out by hand gives the mean and the maximum that are kept."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import KEY, conv, measurement
 
-from latency_tables.schema import CONTENDED, RETAKEN, THROTTLED, Measurement, TableKey, merged
+from latency_tables.schema import CONTENDED, THROTTLED, Measurement, TableKey, merged
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1), st.integers(1, 1000))
@@ -43,12 +43,6 @@ def test_disturbed_samples_on_the_wall_go_once_there_are_others(flag: str) -> No
     bad = replace(bad, sentinel_ns=9000, flags=(flag,))
     assert merged(bad, replace(quiet, attempt=2)) == replace(quiet, attempt=2)
     assert merged(quiet, replace(bad, attempt=2)) == replace(quiet, attempt=2)
-
-
-def test_an_attempt_can_stand_for_those_before_it() -> None:
-    """What was measured on a boosted clock would be the fastest for ever; its flag has then said what it had to."""
-    boosted, usual = measurement("x", 800, sentinel_ns=4000), measurement("x", 1000, attempt=2)
-    assert merged(boosted, replace(usual, flags=("denormal", RETAKEN))) == replace(usual, flags=("denormal",))
 
 
 @pytest.mark.parametrize(("earlier", "later", "known"), [(0, 7000, 7000), (7000, 0, 7000), (0, 0, 0)])

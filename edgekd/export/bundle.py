@@ -129,7 +129,7 @@ def judge(bundle: Bundle, folder: Path) -> dict[str, Any]:
 
 
 def measure(bench: Bench, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
-    """Measure the .tflite files on the device, at the speed at which its table was measured if that comes back."""
+    """Measure the .tflite files on the device, at the usual speed of its table if that comes back."""
     models = [Model(name, bundle.contents[name], "network") for name in DTYPES]
     measured = bench.measure_settled(models, table.usual_sentinel_ns)
     return {
@@ -141,7 +141,7 @@ def measure(bench: Bench, bundle: Bundle, table: LatencyTable) -> dict[str, Any]
 
 
 def _slowdown(measurement: Measurement, table: LatencyTable) -> float:
-    """Give how much slower than for the table the machine was at best: 1.0 is as fast."""
+    """Give how much slower than usual for the table the machine was at best: 1.0 is as fast."""
     known = measurement.sentinel_ns and table.usual_sentinel_ns
     return measurement.sentinel_ns / table.usual_sentinel_ns if known else 1.0
 

@@ -36,6 +36,14 @@ from latency_tables.store import LatencyTable, load_table
 
 HELD_OUT_SEED = 1907  # of the networks that the bars are judged by; another than profile.py's and study_tables.py's
 RESOLUTIONS = (96, 160)
+# Keeps a core busy until its input ends, as it also does when the process that started it is killed.
+_NEIGHBOUR = """
+import os, sys, threading
+
+threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()
+while True:
+    pass
+"""
 _MOST_DRAWS = 50  # × the networks wanted; a space that is nearly used up must not draw for ever
 
 
@@ -74,11 +82,8 @@ class Condition:
         if not self.loaded:
             yield
             return
-        with subprocess.Popen([sys.executable, "-c", "while True: pass"], stdin=subprocess.DEVNULL) as neighbour:
-            try:
-                yield
-            finally:
-                neighbour.kill()
+        with subprocess.Popen([sys.executable, "-c", _NEIGHBOUR], stdin=subprocess.PIPE):
+            yield  # its end closes the input
 
 
 ALONE = Condition()

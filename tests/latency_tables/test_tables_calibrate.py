@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from latency_tables import calibrate as calibration
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate, own_ms, uncalibrated
 
+CALL_MS = 0.0005  # the fixed cost of a call where it was measured
+
 
 def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: float = 0.0) -> list[Observation]:
     """Make networks that measure what three coefficients say, give or take a relative error, whatever their weights."""
@@ -56,15 +58,34 @@ def test_it_recovers_the_coefficients_that_made_the_data(
 def test_what_networks_agree_on_is_believed(noise: float, share: tuple[float, float]) -> None:
     """A price of every operator that physics does not expect is found where networks agree, and hardly where not."""
     per_op_ms = 0.0005
-    found = [calibrate(observations(20, seed, (1.0, per_op_ms, 0.0), noise)).per_op_ms for seed in range(10)]
+    networks = [observations(20, seed, (1.0, per_op_ms, CALL_MS), noise) for seed in range(10)]
+    found = [calibrate(each, CALL_MS).per_op_ms for each in networks]
     assert share[0] <= np.mean(found) / per_op_ms <= share[1]
 
 
 @pytest.mark.parametrize("noise", [0.005, 0.02, 0.05])
 def test_a_constant_that_scatter_hints_at_is_not_believed(noise: float) -> None:
     """Networks far smaller than those that calibrate have little else, and no use for 2 µs of chance."""
-    fits = [calibrate(observations(20, seed, (1.0, 0.0, 0.0), noise)) for seed in range(10)]
-    assert max(abs(fit.offset_ms) for fit in fits) < 0.002
+    fits = [calibrate(observations(20, seed, (1.0, 0.0, CALL_MS), noise), CALL_MS) for seed in range(10)]
+    assert max(abs(fit.offset_ms - CALL_MS) for fit in fits) < 0.002
+
+
+def test_tiny_networks_are_made_of_calls() -> None:
+    """What an operator costs beside its row, and a network beside both, may be a share of the cost of a call."""
+    data = [
+        dataclasses.replace(one, own_ms=tuple(ms / 100 for ms in one.own_ms))
+        for one in observations(24, 1, (1.0, 0.0, 0.0))
+    ]
+    data = [
+        dataclasses.replace(one, measured_ms=0.9 * one.rows_ms + 0.0001 * len(one.own_ms) + CALL_MS) for one in data
+    ]
+    assert calibrate(data, CALL_MS).heldout_max_error < 0.01
+
+
+def test_rows_that_hold_a_call_are_freed_of_it_by_the_fit() -> None:
+    """Where the cost of a call was not measured the networks tell it."""
+    data = observations(24, 2, (1.0, -0.0015, 0.0), noise=0.01)
+    assert calibrate(data).per_op_ms == pytest.approx(-0.0015, rel=0.2)
 
 
 @pytest.mark.whole  # fits many tables

@@ -184,9 +184,8 @@ def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:
 
 
 def _is_of_speed(measurement: Measurement, usual_ns: int) -> bool:
-    """Tell whether the sentinel took its usual time; unknown times are all alike."""
-    times_ns = sorted((measurement.sentinel_ns, usual_ns))
-    return not times_ns[0] or times_ns[1] <= SLOW * times_ns[0]
+    """Tell whether the sentinel took its usual time, or an unknown one."""
+    return not measurement.sentinel_ns or usual_ns / SLOW <= measurement.sentinel_ns <= SLOW * usual_ns
 
 
 def _is_covered(table: LatencyTable, network: Network) -> bool:

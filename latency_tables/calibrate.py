@@ -31,13 +31,10 @@ _LEAST_NOISE, _MOST_NOISE = 0.001, 0.03
 _SCALE_SPREAD = 0.3  # around 1: measured 3 to 10 % away, far more on a machine whose speed changed meanwhile
 # Of the median network: how much all its operators may take beside their rows, and how much it may take beside them and
 # the one call that it is. Looser spreads predict a space's networks no better, and other families worse: small networks
-# and those of many cheap operators have little else.
-_OPS_SPREAD = 0.012
-_OFFSET_SPREAD = 0.001
-# Nothing is known better than to this share of the fixed cost of a call, which tiny networks are mostly made of. Where
-# that was not measured every row holds it, and a price of operators below 0 has to make up for it.
-_OF_CALL = 0.2
-_OPS_SPREAD_WITHOUT_CALL = 0.3
+# and those of many cheap operators have little else. Where the cost of a call was not measured every row holds it, and
+# little is known of either.
+_SPREADS, _SPREADS_WITHOUT_CALL = (0.012, 0.001), (0.3, 0.03)
+_OF_CALL = 0.2  # nothing is known better than to this share of a call's cost, which tiny networks are mostly made of
 _LEAST_INTERVAL = 0.001  # no two clocks agree on a network more closely
 _NORMAL_90 = 1.645  # standard deviations that hold 90 % of normal errors
 UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
@@ -212,9 +209,10 @@ class _Prior:
     @staticmethod
     def of(data: _Data) -> _Prior:
         operators, network_ms = max(1.0, float(np.median(data.features[0, :, 1]))), float(np.median(data.measured))
-        ops_spread, least_ms = _OPS_SPREAD if data.fixed_ms else _OPS_SPREAD_WITHOUT_CALL, _OF_CALL * data.fixed_ms
-        op_ms, offset_ms = ops_spread * network_ms / operators, _OFFSET_SPREAD * network_ms
-        spread = (_SCALE_SPREAD, max(op_ms, least_ms), max(offset_ms, least_ms))
+        least_ms = _OF_CALL * data.fixed_ms
+        ops_spread, offset_spread = _SPREADS if data.fixed_ms else _SPREADS_WITHOUT_CALL
+        op_ms, offset_ms = max(ops_spread * network_ms / operators, least_ms), max(offset_spread * network_ms, least_ms)
+        spread = (_SCALE_SPREAD, op_ms, offset_ms)
         return _Prior(np.array([1.0, 0.0, data.fixed_ms]), np.array(spread))
 
 

@@ -16,6 +16,8 @@ from device_agents.adb.server import AdbEntry
 from device_agents.errors import SetupFailed
 from edgekd import cli, cli_devices
 
+pytestmark = pytest.mark.whole  # whole commands
+
 Capture = pytest.CaptureFixture[str]
 
 
@@ -31,7 +33,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "devices.toml"
 
 
-@pytest.mark.whole  # whole commands
 def test_this_machine_is_listed(capsys: Capture) -> None:
     """With what it is and whether it is ready, in text and JSON alike."""
     assert cli.run(["devices"]) == 0
@@ -44,7 +45,6 @@ def test_this_machine_is_listed(capsys: Capture) -> None:
     assert host["cores"] == len(host["cpus"]) == sum(len(cluster["cpus"]) for cluster in host["clusters"])
 
 
-@pytest.mark.whole  # whole commands
 def test_devices_that_cannot_be_used_are_lines(file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do, and no failure of the command; text of a device cannot draw on the terminal."""
     file.write_text('[shelf]\naddress = "ssh://127.0.0.1:1"\n')

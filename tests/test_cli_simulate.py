@@ -20,6 +20,8 @@ from latency_tables.errors import OtherSettings
 from latency_tables.features import output_shapes, sizes_of
 from latency_tables.store import load_table
 
+pytestmark = pytest.mark.whole  # whole commands
+
 TINY = "tiny-28"
 
 

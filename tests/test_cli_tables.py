@@ -17,6 +17,8 @@ from table_files import CAL, NET, OPS, ROW, filled, older, replace_line, rewrite
 from edgekd import cli
 from latency_tables.store import TableFile, load_table
 
+pytestmark = pytest.mark.whole  # whole commands
+
 Says = Callable[..., str]
 Gives = Callable[..., Any]
 

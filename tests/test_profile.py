@@ -34,6 +34,8 @@ from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
 from latency_tables.store import load_table
 
+pytestmark = pytest.mark.whole  # whole tables
+
 
 class FakeBench(HeldDevice):
     """Stands for a device: times by formula, stops when `patience` models were measured, and remembers all."""
@@ -74,7 +76,6 @@ def quietly(request: ProfileRequest, order: Order = ORDER) -> None:
     profile(request, order, lambda done, total: None, lambda warning: None)
 
 
-@pytest.mark.whole  # lists the operators of a whole space
 def test_everything_a_search_may_ask_is_listed_once() -> None:
     """Every operator of any architecture, in both dtypes and with the int8 files' ends, is in the plan."""
     keys = [op.key for op in all_ops(NARROW)]
@@ -92,7 +93,6 @@ def test_the_calibration_networks_are_always_the_same() -> None:
     assert NARROW.reference() in archs
 
 
-@pytest.mark.whole  # draws whole networks
 def test_the_calibration_networks_reach_from_few_weights_to_many_and_on_to_the_lightest() -> None:
     """The first half spans what uniform draws have; in the second the light options become ever more."""
     archs = calibration_archs(NARROW)
@@ -107,7 +107,6 @@ def test_the_calibration_networks_reach_from_few_weights_to_many_and_on_to_the_l
     assert max(weights[-3:]) < uniform[10]
 
 
-@pytest.mark.whole  # profiles a whole space
 def test_a_profile_covers_the_space(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
     """Every operator and network is measured once, from a file that loads; then every architecture is predicted."""
     steps: list[tuple[int, int]] = []
@@ -122,7 +121,6 @@ def test_a_profile_covers_the_space(fake_bench: type[FakeBench], request_: Profi
         assert all(ms > 0 for ms in LatencyModel.of(space, table).predicted_ms(arch).values())
 
 
-@pytest.mark.whole  # profiles a whole space
 def test_every_measured_file_runs(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
     """A spread of the models that were handed to the device load and run in the real runtime."""
     quietly(request_)
@@ -132,7 +130,6 @@ def test_every_measured_file_runs(fake_bench: type[FakeBench], request_: Profile
         interpreter.invoke()
 
 
-@pytest.mark.whole  # profiles a whole space twice
 def test_a_stopped_profile_goes_on_where_it_was(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
     """What was measured stays, byte for byte, and is not measured again; the end is as if undisturbed."""
     fake_bench.patience = 40
@@ -151,7 +148,6 @@ def test_a_stopped_profile_goes_on_where_it_was(fake_bench: type[FakeBench], req
     assert load_table(request_.table_path) == load_table(undisturbed.table_path)
 
 
-@pytest.mark.whole  # profiles a whole space
 def test_a_complete_table_is_not_measured_again(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:
     """Profiling twice changes nothing."""
     quietly(request_)
@@ -162,7 +158,6 @@ def test_a_complete_table_is_not_measured_again(fake_bench: type[FakeBench], req
     assert request_.table_path.read_bytes() == before
 
 
-@pytest.mark.whole  # profiles a whole space
 def test_a_table_of_another_device_is_not_mixed(
     fake_bench: type[FakeBench], request_: ProfileRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +211,6 @@ def test_what_cannot_be_measured_alone_does_not_keep_the_rest_from_it(
         fake_bench.measured.clear()
 
 
-@pytest.mark.whole  # profiles whole models
 def test_whole_models_calibrate_a_table(fake_bench: type[FakeBench], request_: ProfileRequest, tmp_path: Path) -> None:
     """Where the user's own files are measured whole, and there are enough of them, the fit is theirs."""
     distinct = dict.fromkeys(random_model(graph_in(graph_of(SPACE, arch), "float32")) for arch in every_arch(SPACE))

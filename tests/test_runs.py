@@ -25,6 +25,8 @@ from edgekd.runs import (
     versions,
 )
 
+pytestmark = pytest.mark.whole  # whole commands
+
 SETTINGS = Settings(seed=3, search=SearchSettings(budget=12))
 
 

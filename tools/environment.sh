@@ -12,7 +12,7 @@ readonly MAKING=.venv/edgekd-making # there while the bare environment is being 
 # which tests are fast, and how they run side by side: those of a file together, for they share what is dear to make
 # FAST leaves out what is marked `slow` or `devices` and includes what is `whole`; tools/check takes FAST and not whole
 # shellcheck disable=SC2034 # used by tools/check and tools/test
-readonly FAST="not slow and not devices" SPREAD=(-n auto --maxprocesses 4 --dist loadfile)
+readonly FAST="not slow and not devices" SPREAD=(-n auto --maxprocesses 4 --dist loadfile -p no:logging)
 unset PYTHONDONTWRITEBYTECODE # without kept bytecode every worker compiles all tests anew, for seconds
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }

@@ -126,7 +126,7 @@ class UsbBus:
     """
 
     def __init__(self) -> None:
-        """Look at the bus. Raises ImportError or OSError where what USB needs is not installed, usb1.USBError."""
+        """Look at the bus. Raises usb1.USBError."""
         import usb1
         from adb_shell.transport.usb_transport import UsbTransport
 
@@ -143,21 +143,29 @@ class UsbBus:
         self._context.close()
 
 
+def need_usb(purpose: str) -> None:
+    """Raise DeviceNotReady where adb-shell[usb] or libusb is not installed."""
+    try:
+        import adb_shell.transport.usb_transport  # noqa: F401 # whether it can be imported; it opens libusb
+        import usb1  # noqa: F401 # likewise
+    except ImportError as error:
+        raise missing_extra(purpose) from error
+    except OSError as error:
+        raise DeviceNotReady(f"{purpose} needs libusb-1.0; install it, on Debian: apt install libusb-1.0-0") from error
+
+
 def open_usb(serial: str) -> UsbLink:
     """Claim the phone with a serial number.
 
     Raises DeviceOffline when it is not attached, NotAuthorised when this user may not open it, DeviceNotReady when an
-    adb server holds it or adb-shell[usb] is not installed.
+    adb server holds it or what USB needs is not installed.
     """
-    try:
-        import usb1
-    except (ImportError, OSError) as error:  # OSError: libusb itself is missing
-        raise missing_extra(f"the phone {serial} over USB") from error
+    need_usb(f"the phone {serial} over USB")
+    import usb1
+
     name = f"adb://{serial}"
     try:
         return _claim(serial, name)
-    except ImportError as error:
-        raise missing_extra(f"the phone {serial} over USB") from error
     except usb1.USBErrorAccess as error:
         raise NotAuthorised(f"{name}: this user may not open the USB device; add a udev rule for it") from error
     except usb1.USBErrorBusy as error:

@@ -8,23 +8,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from device_agents.adb.usb import UsbBus, UsbPort
+from device_agents.adb.usb import UsbBus, UsbPort, need_usb
+from device_agents.errors import DeviceNotReady
 
 
 def list_usb() -> tuple[list[str], bool]:
     """Return the serial numbers of the phones on USB, and whether there are any that this user may not open.
 
-    Without the packages that USB needs there are none.
+    Without what USB needs there are none.
     """
     try:
-        import usb1
-    except (ImportError, OSError):  # OSError: libusb itself is missing
+        need_usb("a phone on USB")
+    except DeviceNotReady:
         return [], False
+    import usb1
+
     try:
         with contextlib.closing(UsbBus()) as bus:
             return _serials(bus.ports())
-    except ImportError:
-        return [], False
     except usb1.USBError:
         return [], True  # the bus itself is closed to us
 

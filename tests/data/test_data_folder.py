@@ -16,6 +16,8 @@ from edgekd.data.loading import load_data
 from edgekd.data.pictures import Wanted
 from edgekd.errors import DataError
 
+pytestmark = pytest.mark.whole  # folders of pictures
+
 SHAPE = (8, 8, 3)
 
 

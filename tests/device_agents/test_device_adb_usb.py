@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable
@@ -166,6 +167,31 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "usb1", None)
     with pytest.raises(DeviceNotReady, match=r"edgekd\[devices\]"):
         open_usb("C")
+
+
+def test_a_missing_library_is_named() -> None:
+    """Where the packages are installed and libusb is not, no phone is listed, and one asked for says what it needs."""
+    program = """
+import ctypes
+import usb1._libusb1
+
+def refuse(name, **options):
+    raise OSError(f"{name}: cannot open shared object file")
+
+for where in (ctypes, usb1._libusb1):
+    where.CDLL = refuse
+from device_agents.adb.usb import open_usb
+from device_agents.adb.usb_list import list_usb
+from device_agents.errors import DeviceNotReady
+
+assert list_usb() == ([], False)
+try:
+    open_usb("C")
+except DeviceNotReady as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "libusb-1.0-0" in done.stdout
 
 
 def test_transfers_are_put_together() -> None:

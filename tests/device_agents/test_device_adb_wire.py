@@ -115,6 +115,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 )
 
 
+@pytest.mark.whole  # many draws
 @given(st.lists(st.tuples(st.sampled_from(["/a", "/a/b"]), NAMES), min_size=1, max_size=600, unique=True))
 def test_batches_hold_each_file_once_and_fit_into_a_line(paths: list[tuple[str, str]]) -> None:
     """Every file is in one batch of its own folder, sent beside its target."""

@@ -19,6 +19,8 @@ from device_agents.device import Device
 from device_agents.local import LocalTransport
 from device_agents.readiness import read_conditions, throttled, warnings_of
 
+pytestmark = pytest.mark.whole  # asks a whole phone
+
 USB = Target(Address("adb", serial="99071FFAZ00001"))
 NETWORK = Target(Address("adb", host="10.0.0.3", port=5555))
 
@@ -105,7 +107,6 @@ def test_a_phone_in_order_has_no_warnings(phone: Path) -> None:
     assert not throttled(conditions)
 
 
-@pytest.mark.whole  # asks a whole phone
 @pytest.mark.parametrize(
     ("name", "text", "warning"),
     [

@@ -25,6 +25,8 @@ from edgekd.distill.train import EpochResult, Machine, train
 from edgekd.distill.views import Samples
 from edgekd.errors import MissingExtra, UsageError
 
+pytestmark = pytest.mark.whole  # trainings
+
 RECIPE = sgd_recipe(epochs=2, batch_size=8, learning_rate=0.05, seed=3)
 HALF = dataclasses.replace(RECIPE, precision="bfloat16", clip_norm=1.0, optimizer=Optimizer(learning_rate=0.01))
 CPU = torch.device("cpu")
@@ -158,7 +160,6 @@ class Unsendable(nn.Module):
         return logits
 
 
-@pytest.mark.whole  # the library takes its time to be imported
 @pytest.mark.parametrize("who", ["network", "teacher"])
 def test_what_cannot_be_sent_to_other_processes_is_refused(samples: Samples, who: str) -> None:
     """In one line, before any is started."""

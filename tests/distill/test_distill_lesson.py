@@ -25,6 +25,8 @@ from edgekd.distill.views import samples_of
 from edgekd.errors import UsageError
 from edgekd.teachers import Teacher
 
+pytestmark = pytest.mark.whole  # trainings
+
 RECIPE = sgd_recipe(epochs=2, batch_size=8, learning_rate=0.01, seed=3)
 CPU = torch.device("cpu")
 
@@ -51,7 +53,6 @@ def lesson_of(name: str, data: DataSet, mentor: Mentor | None, recipe: Recipe = 
     return Lesson(source_of(data, data.train, recipe.augmentation), bindable_method_named(name), mentor)
 
 
-@pytest.mark.whole  # two trainings by every method
 @pytest.mark.parametrize("name", [*(name for name in METHODS if name != "none"), "dist+at", "kd+sp"])
 def test_every_method_teaches_and_leaves_the_teacher_as_it_was(
     name: str, tiny_data: DataSet, tiny_teacher: Teacher

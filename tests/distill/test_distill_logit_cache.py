@@ -22,6 +22,8 @@ from edgekd.distill.views import VIEWS, samples_of, view_of
 from edgekd.errors import DataError
 from edgekd.teachers import Teacher
 
+pytestmark = pytest.mark.whole  # trainings
+
 
 def whole(cached: CachedLogits) -> torch.Tensor:
     """Give exact logits (N, views, classes)."""

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from edgekd.distill import losses
 
+pytestmark = pytest.mark.whole  # trainings
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 seeds = st.integers(0, 10**6)

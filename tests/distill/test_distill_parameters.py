@@ -108,6 +108,7 @@ def test_imagenet_s_preset_takes_dist_s_own_temperature() -> None:
     assert found == {name: 1.0 if name == "imagenet-dist-b1" else 4.0 for name in RECIPES}
 
 
+@pytest.mark.whole  # trainings
 def test_a_training_follows_the_recipe_s_numbers() -> None:
     """Others make another student; the published ones, spelled out, the same bits."""
     rng = torch.Generator().manual_seed(3)

@@ -14,6 +14,8 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network
 from edgekd.teachers import CifarResNet
 
+pytestmark = pytest.mark.whole  # trainings
+
 
 def images(size: int, channels: int = 1) -> Tensor:
     """Draw a batch of two."""

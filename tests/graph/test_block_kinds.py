@@ -25,7 +25,7 @@ from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.network import Network, folded_parameters
 from edgekd.spaces.space import BlockOptions, Space
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("one_thread")]
 
 Run = Callable[..., np.ndarray]
 

@@ -67,6 +67,7 @@ def test_garbage_is_refused(content: bytes) -> None:
     check(content[:4] + b"TFL3" + content[4:])
 
 
+@pytest.mark.whole  # a hundred files are read
 @settings(max_examples=100)
 @given(content=st.sampled_from(FILES), share=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused(content: bytes, share: float) -> None:

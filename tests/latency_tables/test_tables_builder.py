@@ -15,6 +15,8 @@ from latency_tables.op_spec import OpSpec
 from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile, load_table
 
+pytestmark = pytest.mark.whole  # whole tables
+
 OPS = tuple(conv(channels) for channels in range(4, 64))
 NETWORKS = tuple(NetworkSpec(f"network:{n}", "float32", OPS[n : n + 5 + 3 * n]) for n in range(12))
 PLAN = Plan(OPS, NETWORKS)

@@ -20,6 +20,8 @@ from latency_tables.merge import merge
 from latency_tables.schema import Measurement, Network
 from latency_tables.store import TableFile, load_table, read_table
 
+pytestmark = pytest.mark.whole  # whole tables
+
 times = st.lists(st.tuples(st.integers(1, 3), st.integers(1000, 9000)), max_size=6)
 
 
@@ -32,7 +34,6 @@ def write_rows(path: Path, rows: list[Measurement]) -> Path:
     return path
 
 
-@pytest.mark.whole  # merges fifty times
 @settings(max_examples=50, deadline=None)
 @given(st.lists(times, min_size=1, max_size=3))
 def test_every_sample_of_every_table_is_in_the_whole_once(

@@ -187,6 +187,7 @@ def margin_of(ops: list[OpSpec]) -> float:
     return prediction.high_ms / prediction.total_ms - 1
 
 
+@pytest.mark.whole  # a whole table
 @given(st.lists(st.sampled_from(FLOATS[6:14]), min_size=8, max_size=12))
 def test_inside_the_family_the_interval_is_the_calibrations(ops: list[OpSpec]) -> None:
     """Networks of the kinds and sizes that were calibrated on are what it was found for."""

@@ -16,6 +16,8 @@ from edgekd.report.data import Study, Target
 from edgekd.search.reward import Reward
 from edgekd.search.study_file import WARM, Sample, StudyHeader
 
+pytestmark = pytest.mark.whole  # whole reports
+
 TARGET = Target(10.0, "int8")
 
 

@@ -23,6 +23,8 @@ from edgekd.report.text import as_json, final_table
 from edgekd.search.errors import OtherVersion
 from latency_tables.errors import FileDamaged
 
+pytestmark = pytest.mark.whole  # whole reports
+
 MakeRun = Callable[..., Path]
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -81,7 +83,6 @@ def test_failed_samples_are_apart(make_run: MakeRun) -> None:
     assert {sample.failure for sample in search.failed} == {"out of memory"}
 
 
-@pytest.mark.whole  # draws a whole page
 def test_a_measured_latency_counts_instead_of_the_predicted(make_run: MakeRun) -> None:
     """A study that measures each candidate is reported by what it measured."""
     run = make_run(random=None, finished=False)
@@ -145,7 +146,6 @@ def test_a_manifest_with_a_wrong_value_is_refused(make_run: MakeRun, change: dic
         ReportData.load(run)
 
 
-@pytest.mark.whole  # draws a whole page
 def test_a_run_that_is_not_finished_is_read_with_a_note(make_run: MakeRun) -> None:
     """Results that are not there yet are named and shown as unknown."""
     run = make_run()
@@ -215,7 +215,6 @@ def test_hidden_characters_do_not_reach_the_terminal(make_run: MakeRun) -> None:
     assert {(s.host, s.failure) for s in data.search.samples} == {("x\ufffd[31m", "\ufffdno")}
 
 
-@pytest.mark.whole  # draws a whole page for every example
 @settings(max_examples=40, deadline=None)  # each example writes and draws a run; the time of one says nothing
 @given(
     name=st.sampled_from(["manifest.json", "search.jsonl"]),

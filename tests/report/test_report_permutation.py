@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from edgekd.report.permutation import DRAWN, permutation_test
 
+pytestmark = pytest.mark.whole  # many draws
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -51,7 +53,6 @@ def test_two_runs_against_two_by_hand() -> None:
     assert not test.can_be_significant
 
 
-@pytest.mark.whole  # many draws
 @pytest.mark.parametrize(
     ("sizes", "p_value"),
     [((4, 4), 2 / 70), ((3, 3), 2 / 20), ((4, 3), 1 / 35), ((5, 1), 1 / 6), ((4, 4, 4), 6 / 34650)],
@@ -99,7 +100,6 @@ def test_the_order_of_runs_and_the_names_of_groups_do_not_matter(
     assert (shuffled.p_value, shuffled.difference) == (pytest.approx(plain.p_value), pytest.approx(plain.difference))
 
 
-@pytest.mark.whole  # many draws
 def test_many_runs_are_sampled_with_a_seed() -> None:
     """Ten runs against ten have too many labellings; (1 + count) / (1 + drawn) of random ones is never 0."""
     distances, labels = separated((10, 10))
@@ -112,7 +112,6 @@ def test_many_runs_are_sampled_with_a_seed() -> None:
     assert test.least_p >= 1 / (1 + DRAWN)
 
 
-@pytest.mark.whole  # many draws
 def test_a_sampled_p_is_close_to_the_exact_one() -> None:
     """Noise alone: twelve against eight, sampled, is near the share that all labellings of fewer runs suggest."""
     half = np.triu(np.random.default_rng(5).random((20, 20)), 1)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from edgekd.report import svg
 
+pytestmark = pytest.mark.whole  # draws whole pages
+
 NUMBERS = st.floats(0, 1e12, allow_subnormal=False)
 
 

@@ -15,6 +15,8 @@ from edgekd.errors import EdgekdError, UnknownName
 from edgekd.search.engines import ENGINES, Choices, EngineSettings, Evaluated, engine_named
 from edgekd.search.errors import InvalidChoices, InvalidReward, InvalidSetting, SearchError
 
+pytestmark = pytest.mark.whole  # whole searches
+
 OPTUNAS = ("tpe", "nsga2")
 DISTINCT = tuple(name for name in ENGINES if name not in OPTUNAS)  # engines that never propose a vector again
 
@@ -43,7 +45,6 @@ def proposed_unevenly(name: str) -> tuple[Choices, ...]:
     return tuple(told.choices for told in journal)
 
 
-@pytest.mark.whole  # whole searches
 @every
 def test_proposals_are_in_range_however_they_are_asked_for(name: str) -> None:
     """As many vectors come as were asked for, and each choice is an option of its decision."""
@@ -109,7 +110,6 @@ def test_a_budget_of_one_evaluation_works(name: str) -> None:
     assert len(journal) == 1
 
 
-@pytest.mark.whole  # whole searches
 @every_in_a_search
 def test_the_same_seed_and_rewards_give_the_same_proposals(name: str) -> None:
     """Two engines of one seed that hear the same rewards propose the same vectors in the same order."""
@@ -123,7 +123,6 @@ def test_another_seed_gives_other_proposals(name: str) -> None:
     assert ENGINES[name](SEVEN_BLOCKS, SMALL, 1).ask(10) != ENGINES[name](SEVEN_BLOCKS, SMALL, 2).ask(10)
 
 
-@pytest.mark.whole  # whole searches
 @every_in_a_search
 def test_a_killed_study_goes_on_where_its_journal_ends(name: str) -> None:
     """Repeated asks and journalled results rebuild an engine, even when it died halfway through a batch."""

@@ -19,6 +19,8 @@ from edgekd.search.engines import ENGINES, AkdSettings, EngineSettings, Evaluate
 from edgekd.search.engines.akd import AkdEngine
 from edgekd.search.errors import InvalidSetting
 
+pytestmark = pytest.mark.whole  # whole searches
+
 
 @pytest.mark.parametrize(
     "changes",
@@ -42,7 +44,6 @@ def test_longer_studies_learn_more_slowly(shorter: int, longer: int) -> None:
     assert AkdSettings.suited_to(EngineSettings(budget=120)).learning_rate == pytest.approx(1e-2)
 
 
-@pytest.mark.whole  # a whole search
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])  # training
 def test_the_agent_learns_within_120_noisy_samples_of_42_decisions(seed: int) -> None:
     """The last quarter scores at least 0.15 above the first in every seed: over two deviations of a random vector."""
@@ -64,7 +65,6 @@ def test_the_agent_learns_a_pair_of_choices_that_pays_only_together() -> None:
     assert fmean(told.reward for told in journal[-60:]) > 0.9
 
 
-@pytest.mark.whole  # whole searches
 def test_equal_rewards_teach_nothing_and_break_nothing() -> None:
     """Equal results share the middle rank: the policy stays near uniform and keeps proposing."""
     engine = AkdEngine((3,) * 6, AkdSettings(batch=10), 0)
@@ -73,7 +73,6 @@ def test_equal_rewards_teach_nothing_and_break_nothing() -> None:
     assert engine.last_update.entropy == pytest.approx(math.log(3), rel=0.02)
 
 
-@pytest.mark.whole  # whole searches
 def test_probability_ratios_are_one_in_the_first_epoch() -> None:
     """The log-probabilities kept at ask time are those that the unchanged policy gives again at tell time."""
     engine = AkdEngine(SEVEN_BLOCKS, AkdSettings(batch=10), 4)
@@ -103,7 +102,6 @@ def test_probability_ratios_show_proposals_older_than_the_policy() -> None:
     assert engine.last_update.first_ratio_gap > 0.01
 
 
-@pytest.mark.whole  # whole searches
 def test_only_the_ranks_of_rewards_count() -> None:
     """Any rising function of the rewards, however crooked, leads to the same proposals."""
     reward = hamming_reward((3,) * 10, 6)
@@ -112,7 +110,6 @@ def test_only_the_ranks_of_rewards_count() -> None:
     assert [told.choices for told in plain] == [told.choices for told in bent]
 
 
-@pytest.mark.whole  # an agent learns from 200 results
 def test_what_is_over_the_target_ranks_below_all_that_is_under_it() -> None:
     """With a latency limit, only the feasible option is learned, though the other one has the higher reward."""
     limited = EngineSettings(budget=200, batch=10, feasible_ms=1.0)
@@ -161,7 +158,6 @@ def test_settings_and_random_search_do_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.whole  # a whole search
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])  # training
 def test_reinforce_learns_too(seed: int) -> None:
     """It is a floor, not a dummy: in a study of 600 samples the plain gradient improves clearly."""

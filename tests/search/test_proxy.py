@@ -26,7 +26,7 @@ OTHER = SPACE.arch([size - 1 for size in SPACE.decision_sizes])
 RECIPE = sgd_recipe(epochs=3, batch_size=8, learning_rate=0.05, seed=3)
 
 
-pytestmark = pytest.mark.usefixtures("threads_restored")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("threads_restored")]
 
 
 @pytest.fixture
@@ -68,7 +68,6 @@ def test_a_candidate_is_rated_by_a_short_training(task: ProxyTask) -> None:
     assert found.host
 
 
-@pytest.mark.whole  # four trainings
 def test_a_rating_depends_on_nothing_that_was_rated_before(task: ProxyTask) -> None:
     """So it is the same in any worker, and in any order."""
     room = Classroom.open(task)
@@ -79,7 +78,6 @@ def test_a_rating_depends_on_nothing_that_was_rated_before(task: ProxyTask) -> N
     assert rated(task) == dataclasses.replace(first, seconds=0.0, host="")
 
 
-@pytest.mark.whole  # trainings
 def test_the_threads_are_the_task_s_and_given_back(task: ProxyTask) -> None:
     """A number of threads that another part of the program has set changes nothing and is left as it was."""
     torch.set_num_threads(1)
@@ -89,13 +87,11 @@ def test_the_threads_are_the_task_s_and_given_back(task: ProxyTask) -> None:
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.whole  # trainings
 def test_a_task_can_be_sent_to_a_worker(task: ProxyTask) -> None:
     """It survives pickling, and rates the same there."""
     assert rated(pickle.loads(pickle.dumps(task))) == rated(task)  # noqa: S301 - our own bytes
 
 
-@pytest.mark.whole  # trainings
 def test_without_a_teacher_no_logits_are_read(task: ProxyTask, tmp_path: Path) -> None:
     """The method none takes no path, and does not look at one that is there."""
     alone = dataclasses.replace(task, method="none", logits_path=None)
@@ -114,7 +110,6 @@ def test_the_teacher_matters(task: ProxyTask, tmp_path: Path) -> None:
     assert rated(lied_to).accuracy < 0.3
 
 
-@pytest.mark.whole  # trainings
 @pytest.mark.parametrize(("images", "same_as"), [(0.5, 22), (1.0, 45), (1000, 45)])
 def test_images_are_a_number_or_a_share(task: ProxyTask, images: float, same_as: int) -> None:
     """Half of 45 are 22; more than there are is all of them."""
@@ -122,7 +117,6 @@ def test_images_are_a_number_or_a_share(task: ProxyTask, images: float, same_as:
     assert rated(wanted) == rated(counted)
 
 
-@pytest.mark.whole  # three trainings
 def test_another_resolution_changes_the_student_s_images_and_not_the_teacher_s_logits(task: ProxyTask) -> None:
     """The same file of logits serves; the space's own resolution is the same as none."""
     assert rated(dataclasses.replace(task, resolution=15)) == rated(task)
@@ -138,7 +132,6 @@ def test_a_candidate_below_the_floor_is_ended_and_keeps_its_accuracy(task: Proxy
     assert found.accuracy == found.early_accuracy is not None
 
 
-@pytest.mark.whole  # three trainings
 def test_a_candidate_that_is_looked_at_and_not_ended_is_rated_as_if_nobody_had_looked(task: ProxyTask) -> None:
     """Looking changes nothing, and what was seen is told."""
     seen, unseen = rated(task, Hopeless(1, 0.0)), rated(task)

@@ -55,6 +55,7 @@ def test_tau_is_what_counting_pairs_gives(pairs: list[tuple[int, int]]) -> None:
     assert kendall_tau([math.exp(a) for a in first], second) == pytest.approx(tau, abs=1e-12)
 
 
+@pytest.mark.whole  # many draws
 @settings(max_examples=10)
 @given(RANKS)
 def test_a_draw_is_the_tau_of_the_items_drawn(pairs: list[tuple[int, int]]) -> None:

@@ -18,6 +18,8 @@ from edgekd.search.outcome import outcomes, top_under
 from edgekd.search_job import SearchJob
 from edgekd.spaces.arch import Arch
 
+pytestmark = pytest.mark.whole  # whole searches
+
 
 @dataclass
 class Stopwatch:

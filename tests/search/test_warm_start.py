@@ -17,6 +17,8 @@ from edgekd.search.study_file import MEASURED, load_study
 from edgekd.spaces.arch import Arch
 from latency_tables.errors import FileDamaged
 
+pytestmark = pytest.mark.whole  # whole searches
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:

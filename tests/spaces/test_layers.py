@@ -160,6 +160,7 @@ def test_random_architectures_of_large_spaces_hold_listed_operators(name: str) -
     assert union(space, random_archs(space, 500, 1)) <= set(reachable_ops(space))
 
 
+@pytest.mark.whole  # whole spaces
 @pytest.mark.parametrize("space", ENUMERATED.values(), ids=ENUMERATED.keys())
 def test_many_architectures_are_predicted_as_each_alone(space: Space) -> None:
     """The tables by option indices hold what the graphs do, for every block type, skip, depth and width."""

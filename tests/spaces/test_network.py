@@ -19,7 +19,7 @@ from edgekd.spaces.network import Network, folded_network, folded_parameters
 from edgekd.spaces.space import Space
 from latency_tables.op_spec import OpSpec, TensorSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("one_thread")]
 
 EVERYTHING = Arch.parse(f"{NARROW.name}:" + "/".join(["mb3_k5_se0.25_pool_l2_f1"] * 7))
 ARCHS = [NARROW.reference(), EVERYTHING, *random_archs(NARROW, 3, seed=31)]
@@ -64,7 +64,6 @@ def test_odd_sizes_work_with_strides_and_pooling(resolution: int) -> None:
         assert seen[node.name] == (2, channels, *spatial)
 
 
-@pytest.mark.whole  # runs a whole network and its folded one
 @some_archs
 def test_folding_the_norms_changes_nothing(arch: Arch) -> None:
     """The folded network gives the same logits in eval mode, and holds no batch norm any more."""

@@ -95,6 +95,7 @@ def test_architectures_of_a_users_space_are_its_own(space: Space, data: st.DataO
     assert found.arch(found.lightest).space == found.name
 
 
+@pytest.mark.whole  # whole spaces
 @pytest.mark.parametrize("name", SPACES)
 def test_built_in_spaces_can_be_written_as_a_start(name: str) -> None:
     """The same content under a name of the user's, so that its graphs and operators are the same."""

@@ -14,6 +14,8 @@ from edgekd import teachers
 from edgekd.data.dataset import DataSet
 from edgekd.errors import DataError
 
+pytestmark = pytest.mark.whole  # builds and runs networks
+
 Own = Callable[[str], str]  # writes a module of the user's own; gives its name
 
 KNOWN = """\

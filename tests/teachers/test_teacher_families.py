@@ -12,6 +12,8 @@ from edgekd.teachers import FAMILIES, CifarResNet, new_teacher
 from edgekd.teachers.mobilenetv2 import CifarMobileNetV2
 from edgekd.teachers.vgg import CifarVgg
 
+pytestmark = pytest.mark.whole  # builds and runs networks
+
 REFERENCE = str(space_named("tiny-28").reference())
 DEAR = ("vgg11", "mobilenetv2-cifar", "mobilenetv2-cifar-half")  # large networks, or many layers
 families = [pytest.param(name, marks=pytest.mark.whole) if name in DEAR else name for name in FAMILIES]
@@ -29,7 +31,6 @@ def test_architectures_have_the_depth_of_their_name(name: str) -> None:
     assert len(convolutions(network)) + 1 == int(name.removeprefix("resnet").removeprefix("vgg"))
 
 
-@pytest.mark.whole  # whole networks
 @pytest.mark.parametrize("name", families)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (17, 9, 3), (1, 1, 1)], ids=str)
 def test_every_family_takes_images_of_any_size(name: str, shape: tuple[int, int, int]) -> None:
@@ -100,7 +101,6 @@ def test_an_unknown_member_of_a_family_is_refused(network: type[nn.Module]) -> N
         network("vgg7", 1, 10)
 
 
-@pytest.mark.whole  # whole networks
 @pytest.mark.parametrize("name", [*families, "tiny-28"])
 def test_features_can_be_tapped_anywhere(name: str) -> None:
     """No module changes its input in place, so what a hook saw behind any module is still what it gave."""

@@ -27,6 +27,8 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network
 from edgekd.teachers.pixels import see_own_pixels
 
+pytestmark = pytest.mark.whole  # builds and runs networks
+
 DESCRIBED = """\
 weights = "teacher.safetensors"
 architecture = "resnet8"

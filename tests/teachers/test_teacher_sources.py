@@ -23,6 +23,8 @@ from edgekd.errors import DataError
 from edgekd.teachers.ensemble import Ensemble
 from edgekd.teachers.pixels import Sight, said
 
+pytestmark = pytest.mark.whole  # builds and runs networks
+
 NETWORK = """\
 import torch
 from torch import nn
@@ -232,7 +234,6 @@ NUMBERS = st.lists(st.floats(0.001, 1.0), min_size=1, max_size=4).map(tuple)
 SIZES = st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096))
 
 
-@pytest.mark.whole  # hypothesis draws texts of an expression
 @given(name=st.from_regex(r"[a-z:@./+,]+", fullmatch=True), mean=NUMBERS, std=NUMBERS, size=SIZES)
 def test_what_is_said_is_understood(name: str, mean: tuple[float, ...], std: tuple[float, ...], size: object) -> None:
     """Behind any name, commas in it included, and in any order."""
@@ -314,7 +315,6 @@ def test_an_ensembles_probabilities_are_the_members_mean(members: list[list[floa
     assert said_.exp().tolist() == [pytest.approx(expected, abs=1e-6)] * 2
 
 
-@pytest.mark.whole  # whole networks
 def test_an_ensemble_gives_logits_alone(own: Write, data: DataSet, tmp_path: Path, images: Tensor) -> None:
     """It is frozen, its record names all members, each sees its own pixels, and its logits can be cached."""
     name = own(NETWORK)

@@ -20,6 +20,8 @@ from edgekd.distill.views import samples_of
 from edgekd.errors import DataError, UnknownName
 from edgekd.files import sha256_of
 
+pytestmark = pytest.mark.whole  # builds and runs networks
+
 
 @pytest.mark.slow
 def test_the_embedded_teachers_record_is_true(data: DataSet) -> None:
@@ -32,7 +34,6 @@ def test_the_embedded_teachers_record_is_true(data: DataSet) -> None:
     assert validation_accuracy == pytest.approx(float(teacher.record["validation_accuracy"]), abs=3e-4)
 
 
-@pytest.mark.whole  # whole networks
 @pytest.mark.parametrize("architecture", ["resnet14", "vgg8", "mobilenetv2-cifar-half", "mnasnet-28-narrow"])
 def test_a_teacher_is_frozen_and_in_eval_mode(path: Path, data: DataSet, architecture: str) -> None:
     """Of every family: no parameter asks for a gradient, no norm updates its statistics, no answer carries a graph."""

@@ -14,6 +14,8 @@ import pytest
 from device_agents.protocol import JobResult, MeasureSettings
 from edgekd.graph.tflite_reader import read_ops
 
+pytestmark = pytest.mark.whole  # whole benchmarks
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 

@@ -21,6 +21,8 @@ from edgekd.distill.loop import Training
 from edgekd.distill.methods import LOGIT_METHODS, METHODS
 from edgekd.spaces.mnasnet import space_named
 
+pytestmark = pytest.mark.whole  # whole benchmarks
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 with pytest.MonkeyPatch.context() as patch:
@@ -412,7 +414,6 @@ def test_a_peer_that_cannot_be_used_ends_the_bench(
     assert "--peer-python must be able to import torchdistill" in capfd.readouterr().err
 
 
-@pytest.mark.whole  # runs four whole networks
 def test_the_students_and_teachers_are_there() -> None:
     """Those that are measured, on a CPU and on a GPU."""
     for text, teacher in ((bench.STUDENT, bench.TEACHER), (bench.GPU_STUDENT, bench.GPU_TEACHER)):

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from edgekd.search.engines import Choices, EngineSettings, Evaluated, engine_named
 from edgekd.search.reward import Reward
 
+pytestmark = pytest.mark.whole  # whole benchmarks
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
@@ -89,7 +91,6 @@ def test_an_interval_holds_its_mean(values: list[float]) -> None:
     assert (mean, low, high) == regret.bootstrapped(values)
 
 
-@pytest.mark.whole  # draws four million values
 def test_an_interval_is_as_wide_as_theory_says() -> None:
     """400 normal values: about ± 1.96 deviations of the mean."""
     rng = random.Random(3)
@@ -193,7 +194,6 @@ def test_finished_studies_are_kept_and_not_repeated(tmp_path: Path) -> None:
     assert regret.finish(study, tmp_path, tmp_path).proposals == 7
 
 
-@pytest.mark.whole  # a whole benchmark
 def test_a_quick_comparison_prints_and_gives_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The tool from its command line to its file, with two engines and two seeds."""
     write_macro(tmp_path)

@@ -295,6 +295,7 @@ def test_one_seed_has_no_deviation() -> None:
     assert tool.table([alone, kd]).splitlines()[2].split() == ["t", "kd", "40.00", "-10.00", "0", "of", "1"]
 
 
+@pytest.mark.whole  # many draws
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=6), st.floats(-0.2, 0.2, allow_nan=False)
 )

@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 
-from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate, own_ms
+from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms
+from latency_tables.fitting import Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile

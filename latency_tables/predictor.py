@@ -15,10 +15,11 @@ from typing import NoReturn
 import numpy as np
 
 from latency_tables.builder import FIXED_COST_KEYS, fixed_cost_ms, usable_networks
-from latency_tables.calibrate import UNCALIBRATED_ERROR, Calibration, own_ms, uncalibrated
+from latency_tables.calibrate import TERMS, UNCALIBRATED_ERROR, Calibration, own_ms, uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
 from latency_tables.estimate import Estimator
 from latency_tables.features import kind_of
+from latency_tables.fetching import Floats
 from latency_tables.op_spec import OpSpec
 from latency_tables.reach import Extent, Reach
 from latency_tables.schema import Part, Prediction
@@ -29,13 +30,9 @@ FLOOR_SHARE = 0.05  # of the plain sum; a fit that goes below it, or below zero,
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of one operator: its time by itself, what it adds to a network, always and where its weights are
-    fetched in every run, and how that came about.
-    """
+    """What is known of one operator: what it adds to the sums of a network, see `Calibration.terms`, and how."""
 
-    own_ms: float
-    always_ms: float
-    fetching_ms: float
+    terms: Floats
     how: str
     relative_error: float
 
@@ -79,11 +76,10 @@ class Predictor:
 
         """
         known = [self._lookup(op) for op in ops]
-        own = sum(one.own_ms for one in known)
-        share = float(self.calibration.fetched_share(np.array(_weight_mb(ops))))
-        ops_ms = [one.always_ms + share * one.fetching_ms for one in known]
-        total = max(sum(ops_ms) + self.calibration.offset_ms, FLOOR_SHARE * own) if own else 0.0
-        weights = [max(op_ms, FLOOR_SHARE * one.own_ms) for op_ms, one in zip(ops_ms, known, strict=True)]
+        terms = np.array([one.terms for one in known]).reshape(-1, TERMS)
+        own = float(terms[:, -1].sum())
+        total = max(float(self.calibration.sum_ms(terms.sum(axis=0))), FLOOR_SHARE * own) if own else 0.0
+        weights = np.maximum(self.calibration.each_ms(terms), FLOOR_SHARE * terms[:, -1]).tolist()
         ratio = total / sum(weights) if own else 0.0
         parts = tuple(Part(op, weight * ratio, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
         estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
@@ -98,16 +94,14 @@ class Predictor:
         worst = max(parts, key=lambda part: part.ms * self._lookup(part.op).relative_error)
         raise OpNotInTable(worst.op.key, self._row_ms)
 
-    def terms_ms(self, op: OpSpec) -> tuple[float, float, float]:
-        """Give what one operator adds to any network, which may be below 0; what besides where its weights are fetched;
-        and its time by itself, without the fixed cost of a call.
+    def terms(self, op: OpSpec) -> Floats:
+        """Give (5,) of what one operator adds to the sums of a network, see `Calibration.terms`.
 
         Raises:
             OpNotInTable: see `predict`.
 
         """
-        known = self._lookup(op)
-        return known.always_ms, known.fetching_ms, known.own_ms
+        return self._lookup(op).terms
 
     def missing(self, ops: Sequence[OpSpec]) -> list[OpSpec]:
         """List the distinct operators that cost something and have no row."""
@@ -121,7 +115,7 @@ class Predictor:
 
     def _find(self, op: OpSpec) -> _Known:
         if op.is_folded:
-            return _Known(0.0, 0.0, 0.0, "folded", 0.0)
+            return _Known(np.zeros(TERMS), "folded", 0.0)
         ms = self._row_ms.get(op.key)
         if ms is not None:
             return self._in_network(op, ms, "table", 0.0)
@@ -131,7 +125,7 @@ class Predictor:
         return self._in_network(op, estimate.ms, estimate.how, estimate.relative_error)
 
     def _in_network(self, op: OpSpec, ms: float, how: str, relative_error: float) -> _Known:
-        return _Known(ms, *self.calibration.op_ms(ms, op.weight_bytes / 1e6), how, relative_error)
+        return _Known(self.calibration.terms(ms, op.weight_bytes / 1e6), how, relative_error)
 
     def _estimates(self) -> Estimator:
         if self._estimator is None:

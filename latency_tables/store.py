@@ -5,8 +5,9 @@ reach the disk journal.py's. Measuring is builder.py, predicting predictor.py.
 
 Format history: 1, the first (2026); 2, the key names the engine, which was always "python" before (2026); 3, every
 line ends with a checksum over itself and the header, so that a digit changed and a row of another table are noticed
-(2026); 4, calibrations know the rate at which weights are fetched (2026). A file goes on in the version that it was
-begun in; one of version 3 that is calibrated anew is refused by an edgekd that knows no version 4.
+(2026); 4, calibrations know the rate at which weights are fetched (2026); 5, they know a second one, for networks that
+take longer (2026). A file goes on in the version that it was begun in; one of version 3 or 4 that is calibrated anew is
+refused by an edgekd that knows no later one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from latency_tables.errors import FileDamaged, FileNotWritable, OpSyntaxError, T
 from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 
-FORMAT, VERSION = "edgekd-table", 4
+FORMAT, VERSION = "edgekd-table", 5
 _SEALED_SINCE = 3
 _FITTED_ALIKE_SINCE = 4  # calibrations before had other coefficients
 _MAX_REASON = 500  # characters; a damaged line may be megabytes long

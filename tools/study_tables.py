@@ -30,8 +30,9 @@ from study_context import Context, nodes_of
 from edgekd.bench import Bench, Model
 from edgekd.graph.micro import micro_model
 from latency_tables.builder import FIXED_COST_OPS, fixed_cost_ms
-from latency_tables.calibrate import Calibration, Observation, calibrate, own_ms, uncalibrated
+from latency_tables.calibrate import Calibration, calibrate, own_ms, uncalibrated
 from latency_tables.errors import OpNotInTable
+from latency_tables.fitting import Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.predictor import Predictor
 from latency_tables.schema import Measurement, Prediction
@@ -169,8 +170,7 @@ def _with_prior(known: Known, times: Times, count: int) -> Callable[[Sequence[Op
 
     def predicted_ms(ops: Sequence[OpSpec]) -> float:
         weights_mb = [op.weight_bytes / 1e6 for op in ops]
-        always_ms, fetching_ms = np.array(list(map(fit.op_ms, map(times, ops), weights_mb))).sum(axis=0)
-        return float(fit.sum_ms(always_ms, fetching_ms, np.array(sum(weights_mb))))
+        return float(fit.sum_ms(np.array(list(map(fit.terms, map(times, ops), weights_mb))).sum(axis=0)))
 
     return predicted_ms
 

@@ -1,13 +1,12 @@
 """The fastest architecture of a space, exactly: block by block, without the ways that others beat and that cannot win.
 
-What a network takes is no sum over its blocks where its weights decide how many of them are fetched: see
-latency_tables/calibrate.py. But it grows with each of three sums, so what a begun way takes at least is known from the
+What a network takes is no sum over its blocks where its weights and its length decide how many of them are fetched: see
+latency_tables/fetching.py. But it grows with each of a few sums, so what a begun way takes at least is known from the
 least that each of them can still grow by. Made for latency_array.py, whose tables it looks at; it predicts nothing.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,14 +16,14 @@ import numpy.typing as npt
 from edgekd.spaces.space import Choices
 
 Floats = npt.NDArray[np.float64]
-TotalMs = Callable[[Floats], Floats]  # (3, ...) sums → (...) ms, which no sum that grows makes less
+TotalMs = Callable[[Floats], Floats]  # (sums, ...) → (...) ms, which no sum that grows makes less
 
 _ROUNDING = 1e-12  # of what is added up; the order in which it is differs
 
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """Begun architectures that end in one width: (3, N) sums, and the (N, decisions) choices so far."""
+    """Begun architectures that end in one width: (sums, N), and the (N, decisions) choices so far."""
 
     sums: Floats
     choices: npt.NDArray[np.intp]
@@ -33,7 +32,7 @@ class _Ways:
 def fastest(fixed: Floats, blocks: Sequence[Floats], total_ms: TotalMs) -> Choices:
     """Find the choices whose total is least.
 
-    `fixed` are every architecture's (3,) sums; `blocks` has a (3, widths before, options of its six decisions) array a
+    `fixed` are every architecture's (sums,); `blocks` has a (sums, widths before, options of its six decisions) array a
     block, whose last decision is its width.
     """
     rest = _rest(blocks)
@@ -48,10 +47,11 @@ def fastest(fixed: Floats, blocks: Sequence[Floats], total_ms: TotalMs) -> Choic
 
 
 def _rest(blocks: Sequence[Floats]) -> list[Floats]:
-    """Give, for each width behind each block, (3, widths) the least that each sum grows by in the blocks to come."""
-    rest = [np.zeros((3, blocks[-1].shape[-1]))]
+    """Give, for each width behind each block, (sums, widths) the least that each sum grows by in the blocks to come."""
+    rest = [np.zeros((len(blocks[-1]), blocks[-1].shape[-1]))]
     for block in blocks[:0:-1]:
-        rest.append((block + rest[-1].reshape(3, *[1] * (block.ndim - 2), -1)).min(axis=tuple(range(2, block.ndim))))
+        ahead = rest[-1].reshape(len(block), *[1] * (block.ndim - 2), -1)
+        rest.append((block + ahead).min(axis=tuple(range(2, block.ndim))))
     return rest[::-1]
 
 
@@ -61,7 +61,7 @@ def _limits_ms(fixed: Floats, blocks: Sequence[Floats], total_ms: TotalMs) -> li
     for count in (1, 2):
         ways_ms, sums = np.zeros(1), fixed[:, None]  # the cheapest way to each width, and all its sums
         for block in blocks:
-            flat = block.reshape(3, -1, block.shape[-1])  # (3, widths before · options, width)
+            flat = block.reshape(len(block), -1, block.shape[-1])  # (sums, widths before · options, width)
             before = np.repeat(np.arange(block.shape[1]), flat.shape[1] // block.shape[1])
             reached_ms = ways_ms[before, None] + flat[:count].sum(axis=0)
             best = reached_ms.argmin(axis=0)
@@ -73,14 +73,14 @@ def _limits_ms(fixed: Floats, blocks: Sequence[Floats], total_ms: TotalMs) -> li
 
 @dataclass(frozen=True, slots=True)
 class _MayWin:
-    """What a begun way must be able to stay below, and (3, widths) the least that is ahead of it."""
+    """What a begun way must be able to stay below, and (sums, widths) the least that is ahead of it."""
 
     total_ms: TotalMs
     limit_ms: float
     ahead: Floats
 
     def __call__(self, sums: Floats, width: int) -> npt.NDArray[np.bool_]:
-        """Tell of (3, N, M) sums of ways that end in a width."""
+        """Tell of (sums, N, M) of ways that end in a width."""
         may_win: npt.NDArray[np.bool_] = self.total_ms(sums + self.ahead[:, width, None, None]) <= self.limit_ms
         return may_win
 
@@ -91,7 +91,7 @@ def _reach(ways: Sequence[_Ways], block: Floats, width: int, may_win: _MayWin) -
     for before, way in enumerate(ways):
         table = block[:, before, ..., width]
         options = np.stack(np.unravel_index(np.arange(table[0].size), table.shape[1:]), axis=1)
-        reached = way.sums[:, :, None] + table.reshape(3, 1, -1)
+        reached = way.sums[:, :, None] + table.reshape(len(table), 1, -1)
         begun, option = np.nonzero(may_win(reached, width))
         sums.append(reached[:, begun, option])
         own = np.column_stack([options[option], np.full(len(option), width)])
@@ -102,22 +102,14 @@ def _reach(ways: Sequence[_Ways], block: Floats, width: int, may_win: _MayWin) -
 
 
 def _undominated(sums: Floats) -> list[int]:
-    """List the ways than which no other one is as good in all three sums; of equal ones, one.
+    """List the ways than which no other one is as good in all sums; of equal ones, one.
 
-    In the order of the first sum, a way is dominated by one before it: those that may be are kept as steps of a stair,
-    whose second sums rise while the third ones fall.
+    In the order of the first sum, then the second and so on, a way is dominated by one before it.
     """
     kept: list[int] = []
-    seconds: list[float] = []
-    thirds: list[float] = []
+    best = np.empty_like(sums)  # of those that are kept
     for index in map(int, np.lexsort(sums[::-1])):
-        second, third = float(sums[1, index]), float(sums[2, index])
-        before = bisect.bisect_right(seconds, second)
-        if before and thirds[before - 1] <= third:
-            continue
-        kept.append(index)
-        first = after = bisect.bisect_left(seconds, second)
-        while after < len(thirds) and thirds[after] >= third:
-            after += 1
-        seconds[first:after], thirds[first:after] = [second], [third]
+        if not (best[:, : len(kept)] <= sums[:, index, None]).all(axis=0).any():
+            best[:, len(kept)] = sums[:, index]
+            kept.append(index)
     return kept

@@ -21,7 +21,7 @@ from edgekd.spaces.arch import Arch, Block
 from edgekd.spaces.builder import Shape
 from edgekd.spaces.layers import block_ops, graph_of, head_ops, kinds_of_block, stem_ops
 from edgekd.spaces.space import Space
-from latency_tables.calibrate import Calibration
+from latency_tables.calibrate import TERMS, Calibration
 from latency_tables.op_spec import OpSpec
 from latency_tables.predictor import FLOOR_SHARE, Predictor
 
@@ -30,7 +30,6 @@ Integers = npt.NDArray[np.integer[Any]]
 Places = npt.NDArray[np.intp]
 
 _DECISIONS = 6  # a block
-_TERMS = 4  # of an operator
 _CHUNK = 4096  # architectures; what is computed for so many fits a core's second-level cache
 
 
@@ -63,16 +62,13 @@ class BlockSums:
 class ArrayLatency:
     """The architectures of one space in one dtype, as option indices; see `Space.arch` and `Space.choices`.
 
-    `always` and `fetching` are what operators add to a prediction in ms, the latter where weights, in MB, are fetched;
-    `own` are their times by themselves, far below which it may not fall.
+    `sums` are what operators add up to, see `Calibration.terms`; far below the last, their own times, no prediction may
+    fall.
     """
 
     space: Space
     calibration: Calibration
-    always: BlockSums
-    fetching: BlockSums
-    weights: BlockSums
-    own: BlockSums
+    sums: tuple[BlockSums, ...]
 
     @staticmethod
     def of(space: Space, predictor: Predictor) -> ArrayLatency:
@@ -84,11 +80,11 @@ class ArrayLatency:
         """
         costs = _Costs(space, predictor)
         blocks = list(costs.tables())
-        sums = (
+        sums = tuple(
             BlockSums(float(fixed), tuple(np.ascontiguousarray(block[..., term]) for block in blocks))
             for term, fixed in enumerate(costs.fixed())
         )
-        return ArrayLatency(space, predictor.calibration, *sums)
+        return ArrayLatency(space, predictor.calibration, sums)
 
     def predict_ms(self, choices: Integers) -> Floats:
         """Predict many architectures: (N, 6·blocks) option indices → (N,) ms.
@@ -98,35 +94,34 @@ class ArrayLatency:
 
         """
         self._check_form(choices)
-        fetches = self.calibration.fetch_gb_per_s > 0
-        may_sink = self.always.bounds[0] + self.calibration.offset_ms < FLOOR_SHARE * self.own.bounds[1]
+        always, own = self.sums[0], self.sums[-1]
+        fetches = bool(self.calibration.fetch_gb_per_s or self.calibration.far_gb_per_s)
+        may_sink = always.bounds[0] + self.calibration.offset_ms < FLOOR_SHARE * own.bounds[1]
         predicted_ms = np.empty(len(choices))
         for start in range(0, len(choices), _CHUNK):
             part = choices[start : start + _CHUNK]
             columns = part.T.astype(np.intp, order="C")  # (6·blocks, n); what does not fit becomes negative
             self._check_range(part, columns, start)
             places = self._places(columns)
-            found_ms = self.always.at(places)
             if fetches:
-                found_ms = self.calibration.sum_ms(found_ms, self.fetching.at(places), self.weights.at(places))
+                found_ms = self.calibration.sum_ms(np.stack([one.at(places) for one in self.sums]))
             else:
-                found_ms += self.calibration.offset_ms
+                found_ms = always.at(places) + self.calibration.offset_ms
             if may_sink:
-                found_ms = np.maximum(found_ms, FLOOR_SHARE * self.own.at(places))
+                found_ms = np.maximum(found_ms, FLOOR_SHARE * own.at(places))
             predicted_ms[start : start + _CHUNK] = found_ms
         return predicted_ms
 
     def fastest(self) -> Arch:
         """Find the architecture that is predicted fastest, exactly but for `FLOOR_SHARE`."""
-        sums = (self.always, self.fetching, self.weights)
-        fixed = np.array([one.fixed for one in sums])
-        blocks = [np.stack(tables) for tables in zip(*(one.blocks for one in sums), strict=True)]
-        return self.space.arch(fastest(fixed, blocks, lambda found: self.calibration.sum_ms(*found)))
+        fixed = np.array([one.fixed for one in self.sums])
+        blocks = [np.stack(tables) for tables in zip(*(one.blocks for one in self.sums), strict=True)]
+        return self.space.arch(fastest(fixed, blocks, self.calibration.sum_ms))
 
     def _places(self, columns: Places) -> list[Places]:
         """Find architectures in each block's table, laid out flat: the width before, then the block's own decisions."""
         places, before = [], np.zeros_like(columns[0])
-        for number, table in enumerate(self.always.blocks):
+        for number, table in enumerate(self.sums[0].blocks):
             place = before.copy()
             for size, column in zip(table.shape[1:], columns[_DECISIONS * number :], strict=False):
                 place *= size
@@ -155,7 +150,7 @@ class ArrayLatency:
 
 
 class _Costs:
-    """Adds up operators' four terms, see ArrayLatency, block by block; those are the last axis of its arrays."""
+    """Adds up operators' terms, see ArrayLatency, block by block; those are the last axis of its arrays."""
 
     def __init__(self, space: Space, predictor: Predictor) -> None:
         self._space = space
@@ -168,13 +163,13 @@ class _Costs:
         inner = {self._typed(op) for op in plain.ops}
         around = [op for op in graph_in(plain, self._predictor.dtype).ops if op not in inner]
         stem, _ = stem_ops(self._space)
-        return sum((self._terms(op) for op in around), self._sum(stem))
+        return sum((self._predictor.terms(op) for op in around), self._sum(stem))
 
     def tables(self) -> Iterator[Floats]:
         """Give each block's table."""
         starts = [stem_ops(self._space)[1]]
         for number, options in enumerate(self._space.blocks):
-            table = np.zeros((len(starts), *map(len, options.decisions), _TERMS))
+            table = np.zeros((len(starts), *map(len, options.decisions), TERMS))
             for block in kinds_of_block(self._space, number):
                 table[(slice(None), *self._place(number, block))] = self._block(number, block, starts)
             starts = [self._end(number, filters, starts[0]) for filters in options.filters]
@@ -205,17 +200,13 @@ class _Costs:
         return block_ops(self._space, number, start, block)[1]
 
     def _sum(self, ops: Iterable[OpSpec]) -> Floats:
-        return sum((self._terms_of(op) for op in ops), np.zeros(_TERMS))
+        return sum((self._terms_of(op) for op in ops), np.zeros(TERMS))
 
     def _terms_of(self, op: OpSpec) -> Floats:
         """Give the terms of a float32 operator in the predictor's dtype."""
         if op not in self._known:
-            self._known[op] = self._terms(self._typed(op))
+            self._known[op] = self._predictor.terms(self._typed(op))
         return self._known[op]
-
-    def _terms(self, op: OpSpec) -> Floats:
-        always_ms, fetching_ms, own_ms = self._predictor.terms_ms(op)
-        return np.array([always_ms, fetching_ms, op.weight_bytes / 1e6, own_ms])
 
     def _typed(self, op: OpSpec) -> OpSpec:
         return replace(op, dtype=self._predictor.dtype)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency_tables import calibrate as calibration
-from latency_tables.calibrate import MIN_NETWORKS, Calibration, Observation, calibrate, own_ms, uncalibrated
+from latency_tables import fitting
+from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms, uncalibrated
+from latency_tables.fetching import Memory
+from latency_tables.fitting import Observation
 
 pytestmark = pytest.mark.whole  # whole tables
 
@@ -32,8 +34,8 @@ def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: 
 
 def error_of(fit: Calibration, one: Observation) -> float:
     """Give the relative error of what a fit says of a network."""
-    always_ms, fetching_ms = np.array(list(map(fit.op_ms, one.own_ms, one.weights_mb))).sum(axis=0)
-    return abs(float(fit.sum_ms(always_ms, fetching_ms, np.array(one.weight_mb))) / one.measured_ms - 1)
+    sums = np.array(list(map(fit.terms, one.own_ms, one.weights_mb))).sum(axis=0)
+    return abs(float(fit.sum_ms(sums)) / one.measured_ms - 1)
 
 
 @given(
@@ -137,12 +139,29 @@ def test_weights_that_take_longer_to_come_than_to_be_used_are_seen(
     """Such a limit is found about where it is, and predicts networks far better than a price of every megabyte."""
     data, others = fetching(20, gb_per_s, 1), fetching(40, gb_per_s, 2)
     fit = calibrate(data)
-    monkeypatch.setattr(calibration, "_FETCH_GB_PER_S", (0.0, 1e9))
+    monkeypatch.setattr(fitting, "_TRIED", ((Memory(),),))
     fits = (fit, calibrate(data))
     errors, by_price = ([error_of(one, o) for o in others] for one in fits)
     assert fit.fetch_gb_per_s == pytest.approx(gb_per_s, rel=0.3)
     assert np.mean(errors) < np.mean(by_price) / 2
     assert fit.heldout_mean_error < fits[1].heldout_mean_error / 2
+
+
+@pytest.mark.parametrize(("far_gb_per_s", "kept_ms"), [(5.0, 1.0), (8.0, 2.0)])
+def test_weights_that_only_long_networks_lose_are_seen(far_gb_per_s: float, kept_ms: float) -> None:
+    """Where others on the machine drive out what a network does not soon come back to, it is found how soon."""
+    truth = dataclasses.replace(uncalibrated(0.0), far_gb_per_s=far_gb_per_s, kept_ms=kept_ms)
+    data, others = ([timed(truth, one) for one in fetching(count, 1e6, seed)] for count, seed in ((20, 1), (40, 2)))
+    fit = calibrate(data)
+    assert fit.far_gb_per_s == pytest.approx(far_gb_per_s, rel=0.3)
+    assert fit.kept_ms == pytest.approx(kept_ms, rel=0.3)
+    assert np.mean([error_of(fit, one) for one in others]) < 0.01
+
+
+def timed(fit: Calibration, one: Observation) -> Observation:
+    """Give a network the time that a fit says."""
+    sums = np.array(list(map(fit.terms, one.own_ms, one.weights_mb))).sum(axis=0)
+    return dataclasses.replace(one, measured_ms=float(fit.sum_ms(sums)))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.03, 0.05])
@@ -152,7 +171,8 @@ def test_weights_of_which_nothing_is_seen_are_not_fetched(noise: float) -> None:
     for seed in range(15):
         data = observations(20, seed, (1.0, 0.001, 0.0))
         data = [dataclasses.replace(one, measured_ms=one.measured_ms * (1 + noise * rng.normal())) for one in data]
-        found += calibrate(data).fetch_gb_per_s > 0
+        fit = calibrate(data)
+        found += fit.fetch_gb_per_s > 0 or fit.far_gb_per_s > 0
     assert found <= 1
 
 
@@ -169,8 +189,8 @@ def test_an_operator_takes_no_less_than_computing_and_no_more_than_that_and_fetc
     """Fetching goes on beside computing, so the longer of both is the least and their sum the most."""
     fit = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=rate)
     longest, together = max(own, weight_mb / rate), own + weight_mb / rate
-    assert longest * (1 - 1e-9) <= sum(fit.op_ms(own, weight_mb)) <= together * (1 + 1e-9)
-    assert uncalibrated(0.0).op_ms(own, weight_mb) == (own, 0.0)
+    assert longest * (1 - 1e-9) <= fit.terms(own, weight_mb)[:2].sum() <= together * (1 + 1e-9)
+    assert uncalibrated(0.0).terms(own, weight_mb).tolist() == [own, 0.0, 0.0, weight_mb, own]
 
 
 def test_the_fixed_cost_is_taken_from_a_row_but_never_all_of_it() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import CALIBRATION, conv, measurement, synthetic_ns, table_of
 
 from latency_tables.builder import FIXED_COST_OPS
-from latency_tables.calibrate import uncalibrated
+from latency_tables.calibrate import TERMS, uncalibrated
 from latency_tables.errors import NotCalibrated, OpNotInTable
 from latency_tables.estimate import Estimate, Estimator
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
@@ -68,10 +68,9 @@ def test_no_prediction_is_negative_and_its_parts_sum_to_it(
 def test_terms_add_up(first: list[OpSpec], second: list[OpSpec]) -> None:
     """A network costs what the sums of its operators' terms say, so its pieces may be summed up by themselves."""
     predictor = Predictor(TABLE, "float32")
-    always, fetching, own = (sum(terms) for terms in zip(*map(predictor.terms_ms, first + second), strict=True))
-    weight_mb = np.array(sum(op.weight_bytes for op in first + second) / 1e6)
-    total_ms = predictor.calibration.sum_ms(np.array(always), np.array(fetching), weight_mb)
-    assert predictor.predict(first + second).total_ms == pytest.approx(max(total_ms, FLOOR_SHARE * own))
+    sums = sum(map(predictor.terms, first + second), np.zeros(TERMS))
+    total_ms = float(predictor.calibration.sum_ms(sums))
+    assert predictor.predict(first + second).total_ms == pytest.approx(max(total_ms, FLOOR_SHARE * sums[-1]))
 
 
 def test_weights_that_the_cache_keeps_are_not_fetched() -> None:

@@ -183,6 +183,10 @@ WRONG_LINES: list[tuple[int, Edit, str]] = [
     (CAL, lambda e: e.update(fetch_gb_per_s=1e-9), "fetch_gb_per_s is 1e-09"),
     (CAL, lambda e: e.update(scale=-0.9), "scale is -0.9, not above 0"),
     (CAL, lambda e: e.update(scale=0), "scale is 0.0, not above 0"),
+    (CAL, lambda e: e.update(far_gb_per_s=-1.0, kept_ms=1.0), r"far_gb_per_s is -1.0, not 0 or 0.001 to 1e\+06"),
+    (CAL, lambda e: e.update(fetch_gb_per_s=2.0, far_gb_per_s=3.0, kept_ms=1.0), "far_gb_per_s is 3.0, above"),
+    (CAL, lambda e: e.update(fetch_gb_per_s=4.0, far_gb_per_s=3.0, kept_ms=0.0), "kept_ms is 0.0 at far_gb_per_s 3.0"),
+    (CAL, lambda e: e.update(far_gb_per_s=0.0, kept_ms=2.0), "kept_ms is 2.0 at far_gb_per_s 0.0"),
     (CAL, lambda e: e.update(kept_mb=-0.5), "kept_mb is -0.5, not 0 or more"),
 ]
 
@@ -249,7 +253,7 @@ def test_numbers_that_are_none_are_refused(path: Path, number: str, line: int, f
 
 
 HEADER_EDITS: list[tuple[Edit, str]] = [
-    (lambda e: e.update(version=5), "version 5 is not 1 to 4, those that this edgekd reads"),
+    (lambda e: e.update(version=6), "version 6 is not 1 to 5, those that this edgekd reads"),
     (lambda e: e.update(version=2), "version 2 with a checksum: it was changed"),
     (lambda e: e.update(rows=5), "unknown field 'rows'"),
     (lambda e: e.update(version=None), "version None"),
@@ -372,7 +376,7 @@ def test_a_line_without_its_checksum_is_refused(path: Path) -> None:
         load_table(path)
     path.write_text("\n".join([plain[0], *lines[1:]]) + "\n")
     for read in (load_table, lambda path: TableFile(path, KEY)):
-        with pytest.raises(FileDamaged, match=r"line 1: (version 4 without a checksum|the header has no checksum)"):
+        with pytest.raises(FileDamaged, match=r"line 1: (version 5 without a checksum|the header has no checksum)"):
             read(path)
 
 

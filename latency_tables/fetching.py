@@ -1,0 +1,53 @@
+"""What it takes that a network fetches its weights again in every run: from where, how fast, and beside how much else.
+
+The weights of an operator measured alone stay in the caches nearest to the core. Those of a network come back in every
+run: all but what the core's own cache keeps, from a cache farther off; and where others on the machine turn that cache
+over, those of a network that takes longer than this takes come from memory. An operator computes while its weights
+come: fetching costs little where it computes for longer, and else up to the whole of it.
+
+These are the formulas alone; calibrate.py finds out which rates fit a device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_TOGETHER = 3.0  # 1 would add computing and fetching up, ∞ hide the shorter behind the longer; 3 and 4 fitted best
+# How sharply a cache is lost with time. Reading 4 MB again after 1, 2 and 4 ms on a machine with busy neighbours, 6, 29
+# and 83 % of it had to come from memory: an exponent of 2.5 of the time on the wall, and 3 of the operators' own times.
+_SHARPNESS = 3.0
+_LEAST_MB = 1e-9  # what a network has at least, for shares of it
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where a network's weights come from; rates of 0 are no limit at all. A megabyte is 10⁶ bytes."""
+
+    near_gb_per_s: float = 0.0  # rate of what the core's own cache does not keep
+    kept_mb: float = 0.0  # of a network's weights, which that cache keeps
+    far_gb_per_s: float = 0.0  # rate of what others' data have driven out of the near cache meanwhile
+    kept_ms: float = 0.0  # after how long that is most of it, in sums of operators' own times
+
+    def shares(self, weight_mb: Floats, own_ms: Floats) -> tuple[Floats, Floats]:
+        """Give the shares, 0 to 1, of networks' weights that come from near and from far in every run.
+
+        `weight_mb` and `own_ms` are the sums over each network's operators.
+        """
+        exceeding: Floats = 1.0 - self.kept_mb / np.maximum(weight_mb, max(self.kept_mb, _LEAST_MB))
+        if not self.far_gb_per_s:
+            return exceeding, np.zeros_like(exceeding)
+        far: Floats = -np.expm1(-((own_ms / self.kept_ms) ** _SHARPNESS))
+        return exceeding * (1.0 - far), far
+
+
+def fetched_ms(own_ms: Floats, weights_mb: Floats, gb_per_s: float) -> Floats:
+    """Give the times of operators whose weights come at a rate while they compute; megabytes by GB/s are ms."""
+    if not gb_per_s:
+        return own_ms
+    both: Floats = own_ms**_TOGETHER + (weights_mb / gb_per_s) ** _TOGETHER
+    return both ** (1 / _TOGETHER)

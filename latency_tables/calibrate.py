@@ -17,16 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from latency_tables.errors import TooFewNetworks
-from latency_tables.fetching import Floats, Memory, fetched_ms
+from latency_tables.fetching import Floats, Memory, fetched_ms, shares
 from latency_tables.fitting import Fitting, Observation
 
 TERMS = 5  # of an operator, see `Calibration.terms`
-MIN_NETWORKS = 8  # the coefficients and a rate, and as many again to judge them by
+MIN_NETWORKS = 8  # three coefficients and a rate, and as many again to judge them by
 _LEAST_INTERVAL = 0.001  # no two clocks agree on a network more closely
 _NORMAL_90 = 1.645  # standard deviations that hold 90 % of normal errors
 UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
 _LEAST_SHARE = 0.05  # of a row, which stays when the fixed cost is taken from it; a row is never 0
 _LEAST_RATE, _MOST_RATE = 1e-3, 1e6  # GB/s, of a calibration that is read
+_LEAST_KEPT_MS, _MOST_KEPT_MS = 1e-3, 1e6  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,15 @@ class Calibration:
             raise ValueError(f"far_gb_per_s is {self.far_gb_per_s!r}, above fetch_gb_per_s {self.fetch_gb_per_s!r}")
         if not self.kept_mb >= 0:
             raise ValueError(f"kept_mb is {self.kept_mb!r}, not 0 or more")
-        if not self.kept_ms > 0 if self.far_gb_per_s else self.kept_ms:
-            raise ValueError(
-                f"kept_ms is {self.kept_ms!r} at far_gb_per_s {self.far_gb_per_s!r}; both are above 0, or 0"
-            )
+        if bool(self.kept_ms) != bool(self.far_gb_per_s):
+            raise ValueError(f"kept_ms is {self.kept_ms!r} at far_gb_per_s {self.far_gb_per_s!r}; both or none are 0")
+        if self.kept_ms and not _LEAST_KEPT_MS <= self.kept_ms <= _MOST_KEPT_MS:
+            raise ValueError(f"kept_ms is {self.kept_ms!r}, not 0 or {_LEAST_KEPT_MS:g} to {_MOST_KEPT_MS:g}")
 
     @property
     def memory(self) -> Memory:
         """Say where weights come from."""
-        return Memory(self.fetch_gb_per_s, self.kept_mb, self.far_gb_per_s, self.kept_ms)
+        return Memory(self.fetch_gb_per_s, self.kept_mb, self.far_gb_per_s, self.kept_ms or math.inf)
 
     def terms(self, row_ms: float, weight_mb: float) -> Floats:
         """Give (5,) of what an operator adds to the sums of `sum_ms`; `row_ms` is without the fixed cost, see `own_ms`.
@@ -80,7 +81,10 @@ class Calibration:
         return np.array([self.scale * row_ms + self.per_op_ms, *besides, weight_mb, row_ms])
 
     def sum_ms(self, sums: Floats) -> Floats:
-        """Predict networks, (...) ms, from (5, ...) sums of `terms`; a larger sum never makes the time less."""
+        """Predict networks, (...) ms, from (5, ...) sums of `terms`.
+
+        A larger sum never makes the time less, as long as the third is not below the second: far is slower than near.
+        """
         return self._added_ms(sums, sums) + self.offset_ms
 
     def each_ms(self, terms: Floats) -> Floats:
@@ -88,7 +92,7 @@ class Calibration:
         return self._added_ms(terms.T, terms.sum(axis=0))
 
     def _added_ms(self, terms: Floats, sums: Floats) -> Floats:
-        near, far = self.memory.shares(*sums[-2:])
+        (near,), (far,) = shares([self.memory], *sums[-2:])
         found: Floats = terms[0] + near * terms[1] + far * terms[2]
         return found
 
@@ -128,7 +132,7 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0) -> Cal
         fetch_gb_per_s=found.memory.near_gb_per_s,
         kept_mb=found.memory.kept_mb,
         far_gb_per_s=found.memory.far_gb_per_s,
-        kept_ms=found.memory.kept_ms,
+        kept_ms=found.memory.kept_ms if found.memory.far_gb_per_s else 0.0,
     )
 
 

@@ -1,15 +1,17 @@
 """What it takes that a network fetches its weights again in every run: from where, how fast, and beside how much else.
 
 The weights of an operator measured alone stay in the caches nearest to the core. Those of a network come back in every
-run: all but what the core's own cache keeps, from a cache farther off; and where others on the machine turn that cache
-over, those of a network that takes longer than this takes come from memory. An operator computes while its weights
-come: fetching costs little where it computes for longer, and else up to the whole of it.
+run, all but what the core's own cache keeps: from a cache farther off, or from memory where others on the machine have
+turned that cache over since the run before, as they have for a network that takes long. An operator computes while its
+weights come: fetching costs little where it computes for longer, and else up to the whole of it.
 
-These are the formulas alone; calibrate.py finds out which rates fit a device.
+These are the formulas alone; fitting.py finds out which rates a device's networks speak for.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,23 +28,25 @@ _LEAST_MB = 1e-9  # what a network has at least, for shares of it
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Where a network's weights come from; rates of 0 are no limit at all. A megabyte is 10⁶ bytes."""
+    """Where a network's weights come from; a rate of 0 is no limit at all. A megabyte is 10⁶ bytes."""
 
-    near_gb_per_s: float = 0.0  # rate of what the core's own cache does not keep
+    near_gb_per_s: float = 0.0  # rate of what is near, and the core's own cache does not keep
     kept_mb: float = 0.0  # of a network's weights, which that cache keeps
-    far_gb_per_s: float = 0.0  # rate of what others' data have driven out of the near cache meanwhile
-    kept_ms: float = 0.0  # after how long that is most of it, in sums of operators' own times
+    far_gb_per_s: float = 0.0  # rate of what others have driven out since the run before; not above the near one
+    kept_ms: float = math.inf  # after how long they have, with most of it; in sums of operators' own times
 
-    def shares(self, weight_mb: Floats, own_ms: Floats) -> tuple[Floats, Floats]:
-        """Give the shares, 0 to 1, of networks' weights that come from near and from far in every run.
 
-        `weight_mb` and `own_ms` are the sums over each network's operators.
-        """
-        exceeding: Floats = 1.0 - self.kept_mb / np.maximum(weight_mb, max(self.kept_mb, _LEAST_MB))
-        if not self.far_gb_per_s:
-            return exceeding, np.zeros_like(exceeding)
-        far: Floats = -np.expm1(-((own_ms / self.kept_ms) ** _SHARPNESS))
-        return exceeding * (1.0 - far), far
+def shares(memories: Sequence[Memory], weight_mb: Floats, own_ms: Floats) -> tuple[Floats, Floats]:
+    """Give (memories, ...) shares, 0 to 1, of networks' weights that come from near and from far in every run.
+
+    `weight_mb` and `own_ms` are (...) sums over each network's operators.
+    """
+    shape = (-1, *[1] * np.ndim(weight_mb))
+    kept_mb = np.array([one.kept_mb for one in memories]).reshape(shape)
+    kept_ms = np.array([one.kept_ms for one in memories]).reshape(shape)
+    exceeding = 1.0 - kept_mb / np.maximum(weight_mb, np.maximum(kept_mb, _LEAST_MB))
+    lost = -np.expm1(-((own_ms / kept_ms) ** _SHARPNESS))
+    return exceeding * (1.0 - lost), exceeding * lost
 
 
 def fetched_ms(own_ms: Floats, weights_mb: Floats, gb_per_s: float) -> Floats:

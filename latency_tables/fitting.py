@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.fetching import Floats, Memory, fetched_ms
+from latency_tables.fetching import Floats, Memory, fetched_ms, shares
 
 _COEFFICIENTS = 3  # scale, per_op_ms, offset_ms
 # How much the networks weigh against what physics says is taken from how they scatter around a fit, within these limits
@@ -29,22 +29,44 @@ _SCALE_SPREAD = 0.3  # around 1: measured 3 to 10 % away, far more on a machine 
 _SPREADS, _SPREADS_WITHOUT_CALL = (0.012, 0.001), (0.3, 0.03)
 _OF_CALL = 0.2  # nothing is known better than to this share of a call's cost, which tiny networks are mostly made of
 _KEPT_MB = 1.0  # about a core's own cache, .5 to 2 MB; the fits of float32 and of int8 networks agree on it
-# What is tried: no limit; weights that come from near, at rates from a small board's memory to a large chip's cache;
-# and those of longer networks from far.
-_NEAR = tuple(Memory(2.0 ** (step / 5), _KEPT_MB) for step in range(-10, 36))
-_STEP = 1.5  # of far rates and of times, which are tried more finely around the best
-_FAR = tuple(
-    Memory(near, _KEPT_MB if near else 0.0, far, kept_ms)
-    for near in (0.0, 10.0, 20.0, 40.0)
-    for far in (0.25 * _STEP**step for step in range(12))
-    for kept_ms in (0.3 * _STEP**step for step in range(13))
-    if not near or near > far
-)
-_TRIED: tuple[tuple[Memory, ...], ...] = ((Memory(),), _NEAR, _FAR)  # each kind has more to fit than the one before
-# By so much must the misfit fall before a kind is believed, in units of what is left for each network: where there was
-# no limit, one of 46 rates lowered it by more in one of 60 sets of networks; where there was one, by 6 to 64.
+_STEP = 1.5  # of what is tried of far rates and of times
+_SMALLER_STEPS = (1.2, 1.08)  # of what is then tried around the best, one after the other
+# By so much for each parameter must the misfit fall before a kind of memory is believed, in units of what is left for
+# each network: where there was no limit, one of 46 rates lowered it by more in one of 60 sets of 20 networks; where
+# there was one, by 6 to 64.
 _EVIDENCE = 5.5
-_SMALLER_STEPS = tuple(_STEP ** (step / 4) for step in (-2, -1, 0, 1, 2))
+_STARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Memories that are tried, and how many parameters tell one of them from no limit."""
+
+    parameters: int
+    memories: tuple[Memory, ...]
+
+    def best(self, misfits: Floats) -> list[Memory]:
+        """Give, of a few near rates, the memory that fits best: between them may lie a better one."""
+        by_near: dict[float, Memory] = {}
+        for index in np.argsort(misfits, kind="stable"):
+            by_near.setdefault(self.memories[index].near_gb_per_s, self.memories[index])
+        return list(by_near.values())[:_STARTS]
+
+
+_NO_LIMIT = _Kind(0, (Memory(),))
+# from a small board's memory to a large chip's cache
+_NEAR = _Kind(1, tuple(Memory(2.0 ** (step / 5), _KEPT_MB) for step in range(-10, 36)))
+_FAR = _Kind(
+    3,
+    tuple(
+        Memory(near, _KEPT_MB, far, kept_ms)
+        for near in (0.0, 2.5, 5.0, 10.0, 20.0, 40.0)
+        for far in (0.25 * _STEP**step for step in range(12))
+        for kept_ms in (0.3 * _STEP**step for step in range(13))
+        if not near or near > far
+    ),
+)
+_KINDS = (_NO_LIMIT, _NEAR, _FAR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +90,19 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A fit: where weights come from, and scale, price of an operator and constant, the latter two in ms."""
+    """A fit: where weights come from; scale, price of an operator and constant, the latter two in ms; and how well."""
 
     memory: Memory
     coefficients: Floats
+    misfit: float  # in squares of the noise
 
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Networks to be fitted: what is tried for all of them, and which ones a fit may look at."""
+    """Networks to be fitted, and which of them a fit may look at."""
 
     sums: _Sums
-    tried: tuple[tuple[Memory, ...], ...]  # by kind, each with more to fit than the one before
-    features: Floats  # (memories, networks, 3) by those that are tried
+    features: Floats  # (memories, networks, 3) by all that are tried
     measured: Floats  # (networks,) ms
     fixed_ms: float  # of a call
     is_seen: npt.NDArray[np.bool_]  # (networks,)
@@ -89,59 +111,67 @@ class Fitting:
     def of(observations: Sequence[Observation], fixed_ms: float) -> Fitting:
         """Prepare to fit all of some networks; `fixed_ms` is the cost of a call, 0 where it was not measured."""
         sums = _Sums.of(observations)
-        features = np.stack([sums.features(memory) for memory in itertools.chain(*_TRIED)])
+        features = sums.features([memory for kind in _KINDS for memory in kind.memories])
         measured = np.array([one.measured_ms for one in observations])
-        return Fitting(sums, _TRIED, features, measured, fixed_ms, np.ones(len(observations), dtype=bool))
+        return Fitting(sums, features, measured, fixed_ms, np.ones(len(observations), dtype=bool))
 
     def left_out_errors(self) -> Floats:
         """Give the relative error of each network's prediction by a fit to all others."""
         everyone = np.arange(len(self.measured))
-        found = [replace(self, is_seen=everyone != index)._errors_of_fit()[index] for index in everyone]
-        return np.array(found)
-
-    def _errors_of_fit(self) -> Floats:
-        return self._errors(self.fitted())
+        fits = (replace(self, is_seen=everyone != index) for index in everyone)
+        return np.array([fit.errors(fit.fitted())[index] for index, fit in enumerate(fits)])
 
     def fitted(self) -> Fitted:
         """Fit as if nothing was noise, and once more with what is left as the noise."""
-        errors = self._errors(self._fitted_with(_LEAST_NOISE))[self.is_seen]
+        errors = self.errors(self._fitted_with(_LEAST_NOISE))[self.is_seen]
         scatter = math.sqrt(float(errors @ errors) / (len(errors) - _COEFFICIENTS))
         return self._fitted_with(min(_MOST_NOISE, max(_LEAST_NOISE, scatter)))
 
-    def _errors(self, found: Fitted) -> Floats:
+    def errors(self, found: Fitted) -> Floats:
         """Give the relative error of each network's prediction by a fit, of those that it has not seen, too."""
-        predicted: Floats = self.sums.features(found.memory) @ found.coefficients
+        predicted: Floats = self.sums.features([found.memory])[0] @ found.coefficients
         return predicted / self.measured - 1.0
 
     def _fitted_with(self, noise: float) -> Fitted:
-        """Fit by every memory; take the one of each kind that fits best if it does so clearly better."""
+        """Fit by every kind of memory; take the one with the most to fit that explains clearly more than the others."""
         goal = _Goal.of(self, noise)
-        misfits, found = goal.fits(self.features[:, self.is_seen])
-        chosen = start = 0
-        for kind in self.tried:
-            best = start + int(np.argmin(misfits[start : start + len(kind)]))
-            left = max(1.0, misfits[best] / (len(goal.measured) - _COEFFICIENTS))  # for each network, 1 at least
-            chosen = best if misfits[chosen] - misfits[best] > _EVIDENCE * left else chosen
-            start += len(kind)
-        memories = list(itertools.chain(*self.tried))
-        if not memories[chosen].far_gb_per_s:
-            return Fitted(memories[chosen], found[chosen])
-        by_near: dict[float, Memory] = {}
-        for index in np.argsort(misfits[-len(self.tried[-1]) :], kind="stable"):
-            by_near.setdefault(self.tried[-1][index].near_gb_per_s, self.tried[-1][index])
-        finer = [one for memory in by_near.values() for one in _around(memory)]
-        misfits, found = goal.fits(np.stack([self.sums.features(one)[self.is_seen] for one in finer]))
+        misfits, _ = goal.fits(self.features[:, self.is_seen])
+        (believed, parameters), start = (self._best(goal, _NO_LIMIT.memories), 0), len(_NO_LIMIT.memories)
+        for kind in _KINDS[1:]:
+            free = len(goal.measured) - _COEFFICIENTS - kind.parameters
+            if free < 1:
+                break
+            tried, needed = misfits[start : start + len(kind.memories)], _EVIDENCE * (kind.parameters - parameters)
+            start += len(kind.memories)
+            if believed.misfit - float(tried.min()) < needed / 2:
+                continue  # what lies between those that are tried does not fit so much better than they
+            best = self._polished(goal, kind.best(tried))
+            left = max(1.0, best.misfit / free)  # for each network, 1 at least
+            if believed.misfit - best.misfit > needed * left:
+                believed, parameters = best, kind.parameters
+        return believed
+
+    def _polished(self, goal: _Goal, memories: Sequence[Memory]) -> Fitted:
+        """Look around some memories by ever smaller steps."""
+        for step in _SMALLER_STEPS:
+            best = self._best(goal, [near for memory in memories for near in _around(memory, step)])
+            memories = [best.memory]
+        return best
+
+    def _best(self, goal: _Goal, memories: Sequence[Memory]) -> Fitted:
+        misfits, found = goal.fits(self.sums.features(memories)[:, self.is_seen])
         best = int(np.argmin(misfits))
-        return Fitted(finer[best], found[best])
+        return Fitted(memories[best], found[best], float(misfits[best]))
 
 
-def _around(memory: Memory) -> list[Memory]:
-    """List what lies around a memory that was tried, by smaller steps; none is farther than near."""
-    most = memory.near_gb_per_s or math.inf
-    return [
-        replace(memory, far_gb_per_s=min(most, memory.far_gb_per_s * rate), kept_ms=memory.kept_ms * time)
-        for rate, time in itertools.product(_SMALLER_STEPS, repeat=2)
+def _around(memory: Memory, step: float) -> list[Memory]:
+    """List a memory and those a step from it, up or down, in each of what it is made of; far stays slower than near."""
+    ways = [
+        (value / step, value, value * step) for value in (memory.near_gb_per_s, memory.far_gb_per_s, memory.kept_ms)
     ]
+    near, far, kept_ms = (sorted(set(values)) for values in ways)  # 0 and ∞ stay what they are
+    around = itertools.starmap(Memory, itertools.product(near, [memory.kept_mb], far, kept_ms))
+    return [one for one in around if not one.near_gb_per_s or one.near_gb_per_s > one.far_gb_per_s]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +190,15 @@ class _Sums:
         rows_ms, weight_mb = (np.array([float(part.sum()) for part in parts]) for parts in zip(*networks, strict=True))
         return _Sums(rows_ms, weight_mb, np.array([float(len(one.own_ms)) for one in observations]), networks)
 
-    def features(self, memory: Memory) -> Floats:
-        """Give (networks, 3): the sum that the scale is of, the count of operators, and 1."""
-        near, far = memory.shares(self.weight_mb, self.rows_ms)
-        from_near, from_far = self._fetched_ms(memory.near_gb_per_s), self._fetched_ms(memory.far_gb_per_s)
-        whole = (1 - near - far) * self.rows_ms + near * from_near + far * from_far
-        return np.stack([whole, self.operators, np.ones_like(whole)], axis=1)
+    def features(self, memories: Sequence[Memory]) -> Floats:
+        """Give (memories, networks, 3): the sum that the scale is of, the count of operators, and 1."""
+        near, far = shares(memories, self.weight_mb, self.rows_ms)
+        from_near = np.stack([self._fetched_ms(one.near_gb_per_s) for one in memories])
+        from_far = np.stack([self._fetched_ms(one.far_gb_per_s) for one in memories])
+        features = np.ones((*near.shape, _COEFFICIENTS))
+        features[..., 0] = (1 - near - far) * self.rows_ms + near * from_near + far * from_far
+        features[..., 1] = self.operators
+        return features
 
     def _fetched_ms(self, gb_per_s: float) -> Floats:
         if gb_per_s not in self.fetched:
@@ -186,11 +219,8 @@ class _Prior:
         network_ms, least_ms = float(np.median(measured)), _OF_CALL * fixed_ms
         operators_of_one = max(1.0, float(np.median(operators)))
         ops_spread, offset_spread = _SPREADS if fixed_ms else _SPREADS_WITHOUT_CALL
-        op_ms, offset_ms = (
-            max(ops_spread * network_ms / operators_of_one, least_ms),
-            max(offset_spread * network_ms, least_ms),
-        )
-        spread = (_SCALE_SPREAD, op_ms, offset_ms)
+        op_ms, offset_ms = ops_spread * network_ms / operators_of_one, offset_spread * network_ms
+        spread = (_SCALE_SPREAD, max(op_ms, least_ms), max(offset_ms, least_ms))
         return _Prior(np.array([1.0, 0.0, fixed_ms]), np.array(spread))
 
 
@@ -224,8 +254,11 @@ def _solved(grams: Floats, goals: Floats, prior: Floats) -> Floats:
     found: Floats = np.tile(prior, (len(grams), 1))
     left = np.arange(len(grams))
     for terms in range(_COEFFICIENTS, 0, -1):
-        solutions = np.linalg.solve(grams[left, :terms, :terms], goals[left, :terms, None])[..., 0]
+        solutions = np.zeros((len(left), _COEFFICIENTS))
+        solutions[:, :terms] = np.linalg.solve(grams[left, :terms, :terms], goals[left, :terms, None])[..., 0]
         is_fit = solutions[:, 0] > 0
-        found[left[is_fit]] = np.pad(solutions[is_fit], ((0, 0), (0, _COEFFICIENTS - terms)))
+        found[left[is_fit]] = solutions[is_fit]
         left = left[~is_fit]
+        if not len(left):
+            break
     return found

@@ -25,6 +25,8 @@ from latency_tables.reach import Extent, Reach
 from latency_tables.schema import Part, Prediction
 from latency_tables.store import LatencyTable
 
+_NOTHING = np.zeros(TERMS)
+_NOTHING.setflags(write=False)
 FLOOR_SHARE = 0.05  # of the plain sum; a fit that goes below it, or below zero, is extrapolating nonsense
 
 
@@ -83,7 +85,7 @@ class Predictor:
         ratio = total / sum(weights) if own else 0.0
         parts = tuple(Part(op, weight * ratio, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
         estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
-        doubts = (estimated / total, self._doubt(parts, own)) if total else ()
+        doubts = (estimated / total, self._doubt(parts, terms.sum(axis=0))) if total else ()
         margin = math.hypot(self.calibration.interval_error, *doubts)
         if margin >= 1 and total and estimated / total > self.calibration.interval_error:
             self._refuse(parts)
@@ -115,7 +117,7 @@ class Predictor:
 
     def _find(self, op: OpSpec) -> _Known:
         if op.is_folded:
-            return _Known(np.zeros(TERMS), "folded", 0.0)
+            return _Known(_NOTHING, "folded", 0.0)
         ms = self._row_ms.get(op.key)
         if ms is not None:
             return self._in_network(op, ms, "table", 0.0)
@@ -125,7 +127,9 @@ class Predictor:
         return self._in_network(op, estimate.ms, estimate.how, estimate.relative_error)
 
     def _in_network(self, op: OpSpec, ms: float, how: str, relative_error: float) -> _Known:
-        return _Known(self.calibration.terms(ms, op.weight_bytes / 1e6), how, relative_error)
+        terms = self.calibration.terms(ms, op.weight_bytes / 1e6)
+        terms.setflags(write=False)  # it is kept, and shown to others
+        return _Known(terms, how, relative_error)
 
     def _estimates(self) -> Estimator:
         if self._estimator is None:
@@ -133,23 +137,19 @@ class Predictor:
             self._estimator = Estimator(rows)
         return self._estimator
 
-    def _doubt(self, parts: Sequence[Part], own: float) -> float:
-        """Give the relative error that comes of being unlike the networks of the calibration."""
+    def _doubt(self, parts: Sequence[Part], sums: Floats) -> float:
+        """Give the relative error that comes of being unlike the networks of the calibration; `sums` are of terms."""
         if self.is_outdated:
             return UNCALIBRATED_ERROR
         reach = self._reach
         if reach is None:
             return 0.0
-        ops = [part.op for part in parts if not part.op.is_folded]
+        operators = sum(not part.op.is_folded for part in parts)
         other_ms = sum(part.ms for part in parts if kind_of(part.op) not in reach.kinds)
-        extent = Extent(own / len(ops), _weight_mb(ops))
+        weight_mb, own = map(float, sums[-2:])
+        extent = Extent(own / operators, weight_mb, own)
         return reach.doubt(extent, other_ms / sum(part.ms for part in parts))
 
     @functools.cached_property
     def _reach(self) -> Reach | None:
         return Reach.of(self._table, self.dtype) if self.calibration.networks else None
-
-
-def _weight_mb(ops: Sequence[OpSpec]) -> float:
-    """Sum up the weights that a network's runs read; those of folded operators are gone once it is loaded."""
-    return sum(op.weight_bytes for op in ops if not op.is_folded) / 1e6

@@ -9,7 +9,7 @@ changed here. Read next: `predictor.py`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from latency_tables.builder import fixed_cost_ms, observation, usable_networks
 from latency_tables.features import Family, kind_of
@@ -28,6 +28,7 @@ class Extent:
 
     mean_row_ms: float  # of its operators, without the fixed cost of a call
     weight_mb: float
+    rows_ms: float  # of all of them: long networks lose what the caches keep for shorter ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +44,21 @@ class Reach:
         """Look at a table's networks; None where it has none, and the interval tells all that is known."""
         networks, fixed_ms = usable_networks(table, dtype), fixed_cost_ms(table, dtype)
         seen = [observation(table, network, fixed_ms) for network in networks]
-        extents = [Extent(one.rows_ms / max(1, len(one.own_ms)), one.weight_mb) for one in seen]
+        extents = [Extent(one.rows_ms / max(1, len(one.own_ms)), one.weight_mb, one.rows_ms) for one in seen]
         if not extents:
             return None
         ops = map(OpSpec.parse, {key for network in networks for key in network.op_keys})
-        rows_ms, weights_mb = zip(*((one.mean_row_ms, one.weight_mb) for one in extents), strict=True)
-        least, most = (Extent(choose(rows_ms), choose(weights_mb)) for choose in (min, max))
+        columns = list(zip(*map(astuple, extents), strict=True))
+        least, most = (Extent(*map(choose, columns)) for choose in (min, max))
         return Reach(frozenset(map(kind_of, ops)), least, most)
 
     def doubt(self, extent: Extent, other_share: float) -> float:
         """Give the relative error to add to the interval's; 0 for a network like those of the calibration.
 
         `other_share` is the share of its time, 0 to 1, in kinds of operators that are not in `kinds`. Fewer weights
-        than calibrated leave less that an isolated row misses, so only more of them are doubted.
+        than calibrated and a shorter time leave less that an isolated row misses, so only more of them are doubted.
         """
-        large = max(_ratio(extent.mean_row_ms, self.most.mean_row_ms), _ratio(extent.weight_mb, self.most.weight_mb))
+        large = max(map(_ratio, astuple(extent), astuple(self.most)))
         beyond = max(large, _ratio(self.least.mean_row_ms, extent.mean_row_ms)) / _FAR
         outside = min(_DOUBLING_ERROR * math.log2(beyond), _MOST) if beyond > 1 else 0.0
         return math.hypot(OTHER_KINDS_ERROR * other_share, outside)

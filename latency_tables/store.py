@@ -35,6 +35,7 @@ from latency_tables.schema import Measurement, Network, TableKey, merged
 FORMAT, VERSION = "edgekd-table", 5
 _SEALED_SINCE = 3
 _FITTED_ALIKE_SINCE = 4  # calibrations before had other coefficients
+_WITHOUT_FAR = ", far_gb_per_s=0.0, kept_ms=0.0"  # left out, so that tables of version 4 keep their hash
 _MAX_REASON = 500  # characters; a damaged line may be megabytes long
 
 
@@ -195,7 +196,7 @@ def table_sha256(table: LatencyTable) -> str:
     digest = hashlib.sha256(repr(table.key).encode())
     for part in (table.rows, table.networks, table.calibrations):
         for name in sorted(part):
-            digest.update(repr((name, part[name])).encode())
+            digest.update(repr((name, part[name])).replace(_WITHOUT_FAR, "").encode())
     return digest.hexdigest()
 
 

@@ -111,3 +111,9 @@ install_system_packages() {
     rm -f "$log"
     return 1
 }
+
+# The tests of phones on USB load libusb, which pip does not bring on Linux.
+need_libusb() {
+    "$VENV_PYTHON" -c 'import usb1; usb1.loadLibrary()' 2>/dev/null && return
+    install_system_packages libusb-1.0-0 || die "tests of phones on USB need libusb-1.0; install it"
+}

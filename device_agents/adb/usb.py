@@ -126,9 +126,16 @@ class UsbBus:
     """
 
     def __init__(self) -> None:
-        """Look at the bus. Raises usb1.USBError."""
-        import usb1
-        from adb_shell.transport.usb_transport import UsbTransport
+        """Look at the bus. Raises DeviceNotReady where what USB needs is not installed, usb1.USBError."""
+        try:
+            import usb1
+            from adb_shell.transport.usb_transport import UsbTransport
+        except ImportError as error:
+            raise missing_extra("a phone over USB") from error
+        except OSError as error:  # it opens libusb as it is imported
+            raise DeviceNotReady(
+                "a phone over USB needs libusb-1.0; install it, on Debian: apt install libusb-1.0-0"
+            ) from error
 
         self._context = usb1.USBContext()
         self._context.open()
@@ -143,26 +150,16 @@ class UsbBus:
         self._context.close()
 
 
-def need_usb(purpose: str) -> None:
-    """Raise DeviceNotReady where adb-shell[usb] or libusb is not installed."""
-    try:
-        import adb_shell.transport.usb_transport  # noqa: F401 # whether it can be imported; it opens libusb
-        import usb1  # noqa: F401 # likewise
-    except ImportError as error:
-        raise missing_extra(purpose) from error
-    except OSError as error:
-        raise DeviceNotReady(f"{purpose} needs libusb-1.0; install it, on Debian: apt install libusb-1.0-0") from error
-
-
 def open_usb(serial: str) -> UsbLink:
     """Claim the phone with a serial number.
 
     Raises DeviceOffline when it is not attached, NotAuthorised when this user may not open it, DeviceNotReady when an
     adb server holds it or what USB needs is not installed.
     """
-    need_usb(f"the phone {serial} over USB")
-    import usb1
-
+    try:
+        import usb1
+    except ImportError as error:
+        raise missing_extra(f"the phone {serial} over USB") from error
     name = f"adb://{serial}"
     try:
         return _claim(serial, name)

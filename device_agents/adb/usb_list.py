@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from device_agents.adb.usb import UsbBus, UsbPort, need_usb
+from device_agents.adb.usb import UsbBus, UsbPort
 from device_agents.errors import DeviceNotReady
 
 
@@ -18,14 +18,14 @@ def list_usb() -> tuple[list[str], bool]:
     Without what USB needs there are none.
     """
     try:
-        need_usb("a phone on USB")
-    except DeviceNotReady:
+        import usb1
+    except ImportError:
         return [], False
-    import usb1
-
     try:
         with contextlib.closing(UsbBus()) as bus:
             return _serials(bus.ports())
+    except DeviceNotReady:
+        return [], False
     except usb1.USBError:
         return [], True  # the bus itself is closed to us
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgekd.spaces.space import Choices
 
 Floats = npt.NDArray[np.float64]
-TotalMs = Callable[[Floats], Floats]  # (sums, ...) → (...) ms, which no sum that grows makes less
+TotalMs = Callable[[Floats], Floats]  # (sums, ...) → (...) ms, which no sum of terms that grows makes less
 
 _ROUNDING = 1e-12  # of what is added up; the order in which it is differs
 
@@ -32,8 +32,9 @@ class _Ways:
 def fastest(fixed: Floats, blocks: Sequence[Floats], total_ms: TotalMs) -> Choices:
     """Find the choices whose total is least.
 
-    `fixed` are every architecture's (sums,); `blocks` has a (sums, widths before, options of its six decisions) array a
-    block, whose last decision is its width.
+    The sums are those of `Calibration.terms`, or others of which none makes the total less. `fixed` are every
+    architecture's (sums,); `blocks` has a (sums, widths before, options of its six decisions) array a block, whose last
+    decision is its width.
     """
     rest = _rest(blocks)
     limit_ms = min(_limits_ms(fixed, blocks, total_ms))
@@ -56,14 +57,15 @@ def _rest(blocks: Sequence[Floats]) -> list[Floats]:
 
 
 def _limits_ms(fixed: Floats, blocks: Sequence[Floats], total_ms: TotalMs) -> list[float]:
-    """Give the totals of some fast architectures: those of the least sum of the first, and of the first two."""
+    """Give the totals of some fast architectures: those of the least first sum, and of it and one other."""
     limits_ms = []
-    for count in (1, 2):
+    for others in range(len(fixed)):
+        terms = sorted({0, others})
         ways_ms, sums = np.zeros(1), fixed[:, None]  # the cheapest way to each width, and all its sums
         for block in blocks:
             flat = block.reshape(len(block), -1, block.shape[-1])  # (sums, widths before · options, width)
             before = np.repeat(np.arange(block.shape[1]), flat.shape[1] // block.shape[1])
-            reached_ms = ways_ms[before, None] + flat[:count].sum(axis=0)
+            reached_ms = ways_ms[before, None] + flat[terms].sum(axis=0)
             best = reached_ms.argmin(axis=0)
             ways_ms, widths = reached_ms.min(axis=0), np.arange(block.shape[-1])
             sums = sums[:, before[best]] + flat[:, best, widths]

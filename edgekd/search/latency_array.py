@@ -94,23 +94,25 @@ class ArrayLatency:
 
         """
         self._check_form(choices)
-        always, own = self.sums[0], self.sums[-1]
-        fetches = bool(self.calibration.fetch_gb_per_s or self.calibration.far_gb_per_s)
-        may_sink = always.bounds[0] + self.calibration.offset_ms < FLOOR_SHARE * own.bounds[1]
         predicted_ms = np.empty(len(choices))
         for start in range(0, len(choices), _CHUNK):
             part = choices[start : start + _CHUNK]
             columns = part.T.astype(np.intp, order="C")  # (6·blocks, n); what does not fit becomes negative
             self._check_range(part, columns, start)
-            places = self._places(columns)
-            if fetches:
-                found_ms = self.calibration.sum_ms(np.stack([one.at(places) for one in self.sums]))
-            else:
-                found_ms = always.at(places) + self.calibration.offset_ms
-            if may_sink:
-                found_ms = np.maximum(found_ms, FLOOR_SHARE * own.at(places))
-            predicted_ms[start : start + _CHUNK] = found_ms
+            sums = self._sums_at(self._places(columns))
+            predicted_ms[start : start + _CHUNK] = np.maximum(self.calibration.sum_ms(sums), FLOOR_SHARE * sums[-1])
         return predicted_ms
+
+    def _sums_at(self, places: Sequence[Places]) -> Floats:
+        """Add up (5, n) terms; those of which nothing comes stay 0."""
+        always, own, fit = self.sums[0], self.sums[-1], self.calibration
+        may_sink = always.bounds[0] + fit.offset_ms < FLOOR_SHARE * own.bounds[1]
+        from_near, from_far = fit.fetch_gb_per_s > 0, fit.far_gb_per_s > 0
+        is_needed = (True, from_near, from_far, from_near or from_far, from_far or may_sink)
+        sums = np.zeros((TERMS, len(places[0])))
+        for term in np.flatnonzero(is_needed):
+            sums[term] = self.sums[term].at(places)
+        return sums
 
     def fastest(self) -> Arch:
         """Find the architecture that is predicted fastest, exactly but for `FLOOR_SHARE`."""

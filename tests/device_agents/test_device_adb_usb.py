@@ -169,29 +169,49 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         open_usb("C")
 
 
-def test_a_missing_library_is_named() -> None:
-    """Where the packages are installed and libusb is not, no phone is listed, and one asked for says what it needs."""
-    program = """
-import ctypes
+WITHOUT_LIBUSB = """
 import usb1._libusb1
 
-def refuse(name, **options):
-    raise OSError(f"{name}: cannot open shared object file")
+def fail(*arguments, **options):
+    raise OSError("libusb-1.0.so.0: cannot open shared object file")
 
-for where in (ctypes, usb1._libusb1):
-    where.CDLL = refuse
+usb1._libusb1.CDLL = fail
+"""
+CLOSED_BUS = """
+import usb1
+
+def fail(context):
+    raise usb1.USBErrorOther
+
+usb1.USBContext.open = fail
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "listed", "reason"),
+    [
+        (WITHOUT_LIBUSB, ([], False), "DeviceNotReady: a phone over USB needs libusb-1.0; install it"),
+        (CLOSED_BUS, ([], True), "DeviceOffline: adb://C: USB failed"),
+    ],
+    ids=["without libusb", "closed bus"],
+)
+def test_where_libusb_cannot_work_this_is_told(before: str, listed: tuple[list[str], bool], reason: str) -> None:
+    """It is missing, or may not look at the bus: no phone is listed, and one asked for says why."""
+    program = f"""{before}
 from device_agents.adb.usb import open_usb
 from device_agents.adb.usb_list import list_usb
-from device_agents.errors import DeviceNotReady
+from device_agents.errors import DeviceError
 
-assert list_usb() == ([], False)
+print(list_usb())
 try:
     open_usb("C")
-except DeviceNotReady as error:
-    print(error)
+except DeviceError as error:
+    print(f"{{type(error).__name__}}: {{error}}")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "libusb-1.0-0" in done.stdout
+    first, second = done.stdout.splitlines()
+    assert first == str(listed)
+    assert second.startswith(reason)
 
 
 def test_transfers_are_put_together() -> None:

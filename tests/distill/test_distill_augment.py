@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgekd.distill.augment import Augmentation, Draws, Mix, mix_for, mixed, varied
 from edgekd.errors import UsageError
 
-pytestmark = pytest.mark.whole  # trainings
+pytestmark = pytest.mark.whole  # runs networks
 
 STRONG = Augmentation(crop_padding=2, operators=2, magnitude=15)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgekd.distill import losses
 
-pytestmark = pytest.mark.whole  # trainings
+pytestmark = pytest.mark.whole  # runs networks
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

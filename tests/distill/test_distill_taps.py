@@ -14,7 +14,7 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network
 from edgekd.teachers import CifarResNet
 
-pytestmark = pytest.mark.whole  # trainings
+pytestmark = pytest.mark.whole  # runs networks
 
 
 def images(size: int, channels: int = 1) -> Tensor:

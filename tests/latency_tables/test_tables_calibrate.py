@@ -12,10 +12,7 @@ from hypothesis import strategies as st
 
 from latency_tables import fitting
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms, uncalibrated
-from latency_tables.fetching import Memory
 from latency_tables.fitting import Observation
-
-pytestmark = pytest.mark.whole  # whole tables
 
 CALL_MS = 0.0005  # the fixed cost of a call where it was measured
 
@@ -38,6 +35,7 @@ def error_of(fit: Calibration, one: Observation) -> float:
     return abs(float(fit.sum_ms(sums)) / one.measured_ms - 1)
 
 
+@pytest.mark.whole  # fits many tables
 @given(
     scale=st.floats(0.5, 2.0),
     per_op_ms=st.floats(-0.0005, 0.002),
@@ -57,6 +55,7 @@ def test_it_recovers_the_coefficients_that_made_the_data(
     assert fit.networks == 24
 
 
+@pytest.mark.whole  # fits many tables
 @pytest.mark.parametrize(("noise", "share"), [(0.0, (0.95, 1.0)), (0.005, (0.8, 1.1)), (0.05, (0.4, 0.8))])
 def test_what_networks_agree_on_is_believed(noise: float, share: tuple[float, float]) -> None:
     """A price of every operator that physics does not expect is found where networks agree, and hardly where not."""
@@ -91,9 +90,14 @@ def test_rows_that_hold_a_call_are_freed_of_it_by_the_fit() -> None:
     assert calibrate(data).per_op_ms == pytest.approx(-0.0015, rel=0.2)
 
 
-def test_the_error_is_that_of_networks_left_out() -> None:
-    """Leaving each network out by hand gives the mean and the maximum that are kept."""
+@pytest.mark.whole  # fits many tables
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_the_error_is_that_of_networks_left_out(is_lost: bool) -> None:
+    """Leaving each network out by hand gives the mean and the maximum that are kept, wherever weights come from."""
     data = observations(16, 3, (0.9, 0.001, 0.01), noise=0.05)
+    if is_lost:
+        truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=30.0, far_gb_per_s=5.0, kept_ms=1.5)
+        data = [timed(truth, one) for one in fetching(16, 1e6, 4)]
     errors = []
     for number, one in enumerate(data):
         rest = calibrate(data[:number] + data[number + 1 :])
@@ -102,8 +106,10 @@ def test_the_error_is_that_of_networks_left_out() -> None:
     assert fit.heldout_mean_error == pytest.approx(np.mean(errors))
     assert fit.heldout_max_error == pytest.approx(max(errors))
     assert fit.heldout_mean_error < fit.interval_error < fit.heldout_max_error
+    assert (fit.far_gb_per_s > 0) == is_lost
 
 
+@pytest.mark.whole  # fits sixty tables
 @pytest.mark.parametrize("draw", ["normal", "laplace", "uniform"])
 def test_nine_of_ten_intervals_hold(draw: str) -> None:
     """Over many tables, about 90 % of further networks are within the interval, whatever the errors are drawn from."""
@@ -136,14 +142,14 @@ def fetching(count: int, gb_per_s: float, seed: int) -> list[Observation]:
 def test_weights_that_take_longer_to_come_than_to_be_used_are_seen(
     gb_per_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a limit is found about where it is, and predicts networks far better than a price of every megabyte."""
+    """Such a limit is found about where it is, and predicts networks far better than sums without one."""
     data, others = fetching(20, gb_per_s, 1), fetching(40, gb_per_s, 2)
     fit = calibrate(data)
-    monkeypatch.setattr(fitting, "_TRIED", ((Memory(),),))
+    monkeypatch.setattr(fitting, "_KINDS", (fitting._NO_LIMIT,))
     fits = (fit, calibrate(data))
-    errors, by_price = ([error_of(one, o) for o in others] for one in fits)
+    errors, without = ([error_of(one, o) for o in others] for one in fits)
     assert fit.fetch_gb_per_s == pytest.approx(gb_per_s, rel=0.3)
-    assert np.mean(errors) < np.mean(by_price) / 2
+    assert np.mean(errors) < np.mean(without) / 2
     assert fit.heldout_mean_error < fits[1].heldout_mean_error / 2
 
 
@@ -164,15 +170,31 @@ def timed(fit: Calibration, one: Observation) -> Observation:
     return dataclasses.replace(one, measured_ms=float(fit.sum_ms(sums)))
 
 
+@pytest.mark.whole  # fits many tables
+@pytest.mark.parametrize("networks", [MIN_NETWORKS, 20])
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.03, 0.05])
-def test_weights_of_which_nothing_is_seen_are_not_fetched(noise: float) -> None:
-    """Networks that take what their rows say get no such limit, however much they scatter."""
+def test_weights_of_which_nothing_is_seen_are_not_fetched(noise: float, networks: int) -> None:
+    """Networks that take what their rows say get no such limit, however much they scatter and few they are."""
     rng, found = np.random.default_rng(3), 0
     for seed in range(15):
-        data = observations(20, seed, (1.0, 0.001, 0.0))
+        data = observations(networks, seed, (1.0, 0.001, 0.0))
         data = [dataclasses.replace(one, measured_ms=one.measured_ms * (1 + noise * rng.normal())) for one in data]
         fit = calibrate(data)
         found += fit.fetch_gb_per_s > 0 or fit.far_gb_per_s > 0
+    assert found <= 1
+
+
+@pytest.mark.whole  # fits many tables
+@pytest.mark.parametrize("noise", [0.005, 0.01])
+@pytest.mark.parametrize("kept_mb", [0.3, 1.0, 3.0])
+def test_a_cache_of_another_size_is_not_taken_for_one_that_loses_weights(kept_mb: float, noise: float) -> None:
+    """What a cache keeps is not fitted, and networks short and long that keep as much are not told apart for it."""
+    rng, found = np.random.default_rng(7), 0
+    truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=10.0, kept_mb=kept_mb)
+    for seed in range(12):
+        data = [timed(truth, one) for one in fetching(20, 1e6, seed)]
+        data = [dataclasses.replace(one, measured_ms=one.measured_ms * (1 + noise * rng.normal())) for one in data]
+        found += calibrate(data).far_gb_per_s > 0
     assert found <= 1
 
 

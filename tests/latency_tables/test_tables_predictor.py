@@ -43,6 +43,25 @@ def test_a_prediction_is_the_calibrated_sum() -> None:
     assert prediction.high_ms == pytest.approx(expected * 1.02)
 
 
+def test_a_long_networks_weights_come_from_far() -> None:
+    """Checked by hand: of what the cache does not keep, 1 - exp(-(rows/kept_ms)³) comes at the lower rate."""
+    ops = [FLOATS[0], FLOATS[5], FLOATS[0]]
+    fit = replace(CALIBRATION, far_gb_per_s=0.1, kept_ms=0.02)
+    rows_ms = [synthetic_ns(op) / 1e6 for op in ops]
+    weights_mb = [op.out_channels**2 * 9 * 4 / 1e6 for op in ops]
+    fetched_ms = {
+        rate: sum((row**3 + (mb / rate) ** 3) ** (1 / 3) for row, mb in zip(rows_ms, weights_mb, strict=True))
+        for rate in (0.5, 0.1)
+    }
+    exceeding, lost = 1 - 0.002 / sum(weights_mb), 1 - math.exp(-((sum(rows_ms) / 0.02) ** 3))
+    parts = ((1 - exceeding) * sum(rows_ms), (1 - lost) * fetched_ms[0.5], lost * fetched_ms[0.1])
+    assert 0.01 < lost < 0.99
+    prediction = Predictor(replace(TABLE, calibrations={"float32": fit}), "float32").predict(ops)
+    expected = 0.9 * (parts[0] + exceeding * (parts[1] + parts[2])) - 0.0002 * 3 + 0.004
+    assert prediction.total_ms == pytest.approx(expected, rel=1e-12)
+    assert sum(part.ms for part in prediction.parts) == pytest.approx(expected, rel=1e-12)
+
+
 @given(ops=networks, values=st.tuples(*[coefficients] * 4), interval=st.floats(0, 10))
 def test_no_prediction_is_negative_and_its_parts_sum_to_it(
     ops: list[OpSpec], values: tuple[float, float, float, float], interval: float
@@ -208,14 +227,15 @@ def test_sizes_far_from_those_calibrated_on_widen_the_interval(near: list[OpSpec
 
 def test_the_doubt_of_another_family_grows_steadily_and_has_an_end() -> None:
     """It begins at 0, however it is reached, and never exceeds what a table without calibration says."""
-    reach = Reach(frozenset(), Extent(0.1, 1.0), Extent(0.2, 4.0))
-    sizes = [reach.doubt(Extent(0.15, mb), 0.0) for mb in (0.0, 2.0, 8.0, 8.01, 16.0, 64.0, 1e9)]
+    reach = Reach(frozenset(), Extent(0.1, 1.0, 5.0), Extent(0.2, 4.0, 10.0))
+    sizes = [reach.doubt(Extent(0.15, mb, 7.0), 0.0) for mb in (0.0, 2.0, 8.0, 8.01, 16.0, 64.0, 1e9)]
     assert sizes[:3] == [0.0, 0.0, 0.0]
     assert 0 < sizes[3] < 0.001
     assert sizes == sorted(sizes)
-    assert sizes[-1] == reach.doubt(Extent(1e-9, 1.0), 0.0) == uncalibrated(0.0).interval_error
-    weightless = replace(reach, most=Extent(0.2, 0.0))
-    assert weightless.doubt(Extent(0.15, 0.0), 0.0) == 0 < weightless.doubt(Extent(0.15, 0.1), 0.0)
+    assert sizes[-1] == reach.doubt(Extent(1e-9, 1.0, 7.0), 0.0) == uncalibrated(0.0).interval_error
+    assert reach.doubt(Extent(0.15, 2.0, 0.1), 0.0) == 0 < reach.doubt(Extent(0.15, 2.0, 40.0), 0.0)  # too long
+    weightless = replace(reach, most=Extent(0.2, 0.0, 10.0))
+    assert weightless.doubt(Extent(0.15, 0.0, 7.0), 0.0) == 0 < weightless.doubt(Extent(0.15, 0.1, 7.0), 0.0)
 
 
 def test_a_missing_row_is_an_error_that_names_operator_and_nearest() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cProfile
 import dataclasses
+import hashlib
 import os
 import pstats
 import random
@@ -186,6 +187,7 @@ WRONG_LINES: list[tuple[int, Edit, str]] = [
     (CAL, lambda e: e.update(far_gb_per_s=-1.0, kept_ms=1.0), r"far_gb_per_s is -1.0, not 0 or 0.001 to 1e\+06"),
     (CAL, lambda e: e.update(fetch_gb_per_s=2.0, far_gb_per_s=3.0, kept_ms=1.0), "far_gb_per_s is 3.0, above"),
     (CAL, lambda e: e.update(fetch_gb_per_s=4.0, far_gb_per_s=3.0, kept_ms=0.0), "kept_ms is 0.0 at far_gb_per_s 3.0"),
+    (CAL, lambda e: e.update(far_gb_per_s=0.3, kept_ms=1e-9), "kept_ms is 1e-09, not 0 or 0.001"),
     (CAL, lambda e: e.update(far_gb_per_s=0.0, kept_ms=2.0), "kept_ms is 2.0 at far_gb_per_s 0.0"),
     (CAL, lambda e: e.update(kept_mb=-0.5), "kept_mb is -0.5, not 0 or more"),
 ]
@@ -390,7 +392,7 @@ def test_a_name_that_makes_a_line_end_like_a_checksum_is_refused(path: Path) -> 
         load_table(path)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_older_file_reads_as_before_and_goes_on_in_its_version(path: Path, version: int) -> None:
     """Rows are added with or without checksums as before, so the edgekd that began it can still read them."""
     complete = load_table(path)
@@ -402,7 +404,7 @@ def test_an_older_file_reads_as_before_and_goes_on_in_its_version(path: Path, ve
     assert path.read_bytes() == before
     file.add_row(measurement(conv(24).key))
     assert load_table(path) == file.table
-    assert (b"crc" in path.read_bytes()) == (version == 3)
+    assert (b"crc" in path.read_bytes()) == (version >= 3)
     assert read_table(path).version == version
     file.close()
     with pytest.raises(OtherSettings, match="was begun with"):
@@ -546,4 +548,15 @@ def test_the_hash_is_of_what_predictions_depend_on(path: Path) -> None:
         replace(table, networks={}),
         replace(table, calibrations=table.calibrations | {"int8": replace(CALIBRATION, **{FLOAT: 0.051})}),
     ]
-    assert len({table_sha256(other) for other in [table, *others]}) == 5
+    others.append(replace(table, calibrations={"int8": replace(CALIBRATION, far_gb_per_s=0.1, kept_ms=1.0)}))
+    assert len({table_sha256(other) for other in [table, *others]}) == 6
+
+
+def test_a_table_keeps_its_hash_when_calibrations_can_say_more() -> None:
+    """A study goes on with the table of version 4 that it was begun with."""
+    key, fit = KEY, "Calibration(scale=0.9, per_op_ms=-0.0002, offset_ms=0.004, heldout_mean_error=0.01, "
+    fit += (
+        "heldout_max_error=0.03, interval_error=0.02, networks=24.0, fixed_ms=0.0, fetch_gb_per_s=0.5, kept_mb=0.002)"
+    )
+    before = hashlib.sha256(repr(key).encode() + f"('int8', {fit})".encode()).hexdigest()
+    assert table_sha256(LatencyTable(key, calibrations={"int8": CALIBRATION})) == before

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from edgekd.report import regions
 from edgekd.report.regions import Ints
 
-pytestmark = pytest.mark.whole  # whole reports
-
 SIZES = (4, 2, 1, 3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.search.fastest import _undominated, fastest
+from latency_tables.calibrate import uncalibrated
 
 Floats = npt.NDArray[np.float64]
 FIXED = np.array([0.5, 0.1, 0.2])
@@ -28,12 +30,12 @@ def drawn(seed: int, widths: list[int], options: int) -> list[Floats]:
     return blocks
 
 
-def every_way(blocks: list[Floats]) -> dict[tuple[int, ...], Floats]:
+def every_way(blocks: list[Floats], fixed: Floats = FIXED) -> dict[tuple[int, ...], Floats]:
     """Add up the sums of all architectures, by their choices."""
     ranges = [range(size) for block in blocks for size in block.shape[2:]]
     found = {}
     for choices in itertools.product(*ranges):
-        sums, before = FIXED, 0
+        sums, before = fixed, 0
         for number, block in enumerate(blocks):
             own = choices[6 * number : 6 * number + 6]
             place: Any = (slice(None), before, *own)
@@ -61,6 +63,34 @@ def test_it_is_the_least_of_all(seed: int, widths: list[int], options: int, kept
     found = fastest(FIXED, blocks, total_ms)
     least = min(float(total_ms(sums)) for sums in ways.values())
     assert np.isclose(float(total_ms(ways[found])), least, rtol=1e-9, atol=1e-9)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    widths=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    fit=st.sampled_from([
+        {"far_gb_per_s": 5.0, "kept_ms": 2.0},
+        {"far_gb_per_s": 1.0, "kept_ms": 4.0},
+        {"fetch_gb_per_s": 20.0, "kept_mb": 3.0, "far_gb_per_s": 2.0, "kept_ms": 3.0},
+    ]),
+)  # fmt: skip
+def test_it_is_the_least_where_long_networks_lose_their_weights(
+    seed: int, widths: list[int], fit: dict[str, float]
+) -> None:
+    """Terms of made-up operators, summed up as a calibration does, come to no less for any other choices."""
+    calibration, rng = replace(uncalibrated(0.0), **fit), np.random.default_rng(seed)
+    blocks, before = [], 1
+    for width in widths:
+        shape = (before, 3, 1, 2, 1, 1, width)
+        drawn_ms, drawn_mb = rng.uniform(0.1, 2, shape), rng.uniform(0, 4, shape)
+        terms = [calibration.terms(ms, mb) for ms, mb in zip(drawn_ms.flat, drawn_mb.flat, strict=True)]
+        blocks.append(np.array(terms).T.reshape(-1, *shape))
+        before = width
+    fixed = calibration.terms(0.3, 0.5)
+    found = fastest(fixed, blocks, calibration.sum_ms)
+    ways = every_way(blocks, fixed)
+    least = min(float(calibration.sum_ms(sums)) for sums in ways.values())
+    assert np.isclose(float(calibration.sum_ms(ways[found])), least, rtol=1e-9)
 
 
 def test_ways_that_are_all_alike_are_no_more_work() -> None:

@@ -26,6 +26,9 @@ CALIBRATIONS = {
     "many weights are kept": replace(CALIBRATION, fetch_gb_per_s=0.01, kept_mb=0.05),
     "all weights are kept": replace(CALIBRATION, fetch_gb_per_s=0.01, kept_mb=1e3),
     "weights come at once": replace(CALIBRATION, fetch_gb_per_s=0.0, kept_mb=0.0),
+    "long networks lose their weights": replace(CALIBRATION, far_gb_per_s=0.05, kept_ms=0.06),
+    "all networks lose their weights": replace(CALIBRATION, far_gb_per_s=0.02, kept_ms=0.001),
+    "only what is lost takes time": replace(CALIBRATION, fetch_gb_per_s=0.0, far_gb_per_s=0.05, kept_ms=0.04),
 }
 
 

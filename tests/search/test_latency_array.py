@@ -18,6 +18,7 @@ from edgekd.errors import UsageError
 from edgekd.search.latency import LatencyModel
 from edgekd.spaces.mnasnet import SPACES
 from edgekd.spaces.space import Space
+from latency_tables.calibrate import Calibration
 from latency_tables.errors import OpNotInTable
 from latency_tables.op_spec import DTYPES
 
@@ -136,9 +137,18 @@ def test_a_table_without_an_operator_is_refused() -> None:
     assert caught.value.op_key == missing
 
 
-def test_a_fit_that_goes_below_zero_is_held_by_the_same_floor() -> None:
-    """Where the offset is absurd, many at once still agree with one at a time."""
-    table = replace(table_for(TINY), calibrations=dict.fromkeys(DTYPES, replace(CALIBRATION, offset_ms=-1.0)))
+FITS = {
+    "below zero": replace(CALIBRATION, offset_ms=-1.0),
+    "no limit": replace(CALIBRATION, fetch_gb_per_s=0.0, kept_mb=0.0),
+    "near and far": replace(CALIBRATION, far_gb_per_s=0.05, kept_ms=0.05),
+    "far": replace(CALIBRATION, fetch_gb_per_s=0.0, far_gb_per_s=0.05, kept_ms=0.05),
+}
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_whatever_a_fit_came_to_many_at_once_agree_with_one_at_a_time(fit: Calibration) -> None:
+    """An absurd offset is held by the same floor, and what comes from near and from far is the same."""
+    table = replace(table_for(TINY), calibrations=dict.fromkeys(DTYPES, fit))
     one, choices = LatencyModel.of(TINY, table), drawn(TINY, 50, 3)
     expected = [one.predict(TINY.arch(row.tolist()), "float32").total_ms for row in choices]
     assert min(expected) > 0

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytestmark = pytest.mark.whole  # whole benchmarks
-
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
@@ -73,6 +71,7 @@ def test_heavy_imports_are_found_in_what_python_itself_writes() -> None:
     assert bench.heavy_imports(like_named) == []
 
 
+@pytest.mark.whole  # starts two other Pythons
 def test_a_process_memory_includes_its_descendants() -> None:
     """What a child of a child holds counts, as the workers of a run do."""
     hold = "block = bytearray(b'x' * 50_000_000); print('held', flush=True); input()"

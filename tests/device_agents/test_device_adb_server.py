@@ -228,12 +228,13 @@ class Network:
             state = next(self.states) if self.works else "offline"
             line.okay(f"10.0.0.7:5555 {state} transport_id:2\n" if self.connected else "")
         elif verb == "connect":
-            line.okay(f"{'already ' if self.connected else ''}connected to 10.0.0.7:5555")
+            answer = f"{'already ' if self.connected else ''}connected to 10.0.0.7:5555"
             self.works = self.works or not self.connected
-            self.connected = True
+            self.connected = True  # before the answer: the next question comes on a connection of its own
+            line.okay(answer)
         elif verb == "disconnect":
-            line.okay("disconnected 10.0.0.7:5555")
             self.connected = False
+            line.okay("disconnected 10.0.0.7:5555")
         elif not self.works:
             line.fail("device offline" if self.connected else "device '10.0.0.7:5555' not found")
         else:

@@ -79,13 +79,14 @@ class Predictor:
         """
         known = [self._lookup(op) for op in ops]
         terms = np.array([one.terms for one in known]).reshape(-1, TERMS)
-        own = float(terms[:, -1].sum())
-        total = max(float(self.calibration.sum_ms(terms.sum(axis=0))), FLOOR_SHARE * own) if own else 0.0
+        sums = terms.sum(axis=0)
+        own = float(sums[-1])
+        total = max(float(self.calibration.sum_ms(sums)), FLOOR_SHARE * own) if own else 0.0
         weights = np.maximum(self.calibration.each_ms(terms), FLOOR_SHARE * terms[:, -1]).tolist()
         ratio = total / sum(weights) if own else 0.0
         parts = tuple(Part(op, weight * ratio, one.how) for op, weight, one in zip(ops, weights, known, strict=True))
         estimated = sum(part.ms * one.relative_error for part, one in zip(parts, known, strict=True))
-        doubts = (estimated / total, self._doubt(parts, terms.sum(axis=0))) if total else ()
+        doubts = (estimated / total, self._doubt(parts, sums)) if total else ()
         margin = math.hypot(self.calibration.interval_error, *doubts)
         if margin >= 1 and total and estimated / total > self.calibration.interval_error:
             self._refuse(parts)

@@ -94,23 +94,27 @@ class ArrayLatency:
 
         """
         self._check_form(choices)
-        predicted_ms = np.empty(len(choices))
+        predicted_ms, needed = np.empty(len(choices)), self._needed()
         for start in range(0, len(choices), _CHUNK):
             part = choices[start : start + _CHUNK]
             columns = part.T.astype(np.intp, order="C")  # (6·blocks, n); what does not fit becomes negative
             self._check_range(part, columns, start)
-            sums = self._sums_at(self._places(columns))
+            sums = self._sums_at(self._places(columns), needed)
             predicted_ms[start : start + _CHUNK] = np.maximum(self.calibration.sum_ms(sums), FLOOR_SHARE * sums[-1])
         return predicted_ms
 
-    def _sums_at(self, places: Sequence[Places]) -> Floats:
-        """Add up (5, n) terms; those of which nothing comes stay 0."""
+    def _needed(self) -> tuple[int, ...]:
+        """List the terms of which something comes."""
         always, own, fit = self.sums[0], self.sums[-1], self.calibration
         may_sink = always.bounds[0] + fit.offset_ms < FLOOR_SHARE * own.bounds[1]
         from_near, from_far = fit.fetch_gb_per_s > 0, fit.far_gb_per_s > 0
         is_needed = (True, from_near, from_far, from_near or from_far, from_far or may_sink)
+        return tuple(term for term, needed in enumerate(is_needed) if needed)
+
+    def _sums_at(self, places: Sequence[Places], needed: Sequence[int]) -> Floats:
+        """Add up (5, n) terms; those that are not needed stay 0."""
         sums = np.zeros((TERMS, len(places[0])))
-        for term in np.flatnonzero(is_needed):
+        for term in needed:
             sums[term] = self.sums[term].at(places)
         return sums
 

@@ -20,6 +20,8 @@ from device_agents.adb.packets import Packet, PacketWire
 from device_agents.adb.usb import UsbBus, UsbLink, open_usb
 from device_agents.errors import DeviceNotReady, DeviceOffline, LinkLost, NotAuthorised, TransportTimeout
 
+pytestmark = pytest.mark.whole  # loads libusb
+
 
 class Port:
     """A phone's USB interface: gives transfers as they were queued, and keeps what it was given."""
@@ -267,7 +269,6 @@ def test_what_another_host_left_in_the_phone_is_passed_over() -> None:
     assert "shell_v2" in greeting.features
 
 
-@pytest.mark.whole  # tries many
 def test_no_data_fills_a_whole_usb_packet() -> None:
     """A phone would wait for more after a full one; so the last byte goes in a packet of its own."""
     port = Phone("C")

@@ -16,6 +16,8 @@ from edgekd.distill.augment import Augmentation, Draws, varied
 from edgekd.distill.loader import Batch, Order, Pictures, batches, on_device, parts, source_of
 from edgekd.distill.views import Samples, samples_of, view_of
 
+pytestmark = pytest.mark.whole  # loads torch
+
 CPU = torch.device("cpu")
 VARIED = Augmentation(crop_padding=1, crop_area=0.5, operators=1)
 
@@ -54,7 +56,6 @@ def test_bytes_and_numbers_give_the_same_bits(colourful: DataSet, mirror: bool) 
         assert all(b.images.is_contiguous(memory_format=torch.channels_last) for b in as_numbers)
 
 
-@pytest.mark.whole  # starts workers
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_no_pixel(colourful: DataSet, workers: int) -> None:
     """Augmented and mirrored, in one process or several."""
@@ -104,7 +105,6 @@ def test_the_form_of_a_source_follows_size_and_augmentation(
     assert isinstance(source_of(colourful, colourful.train), Pictures)
 
 
-@pytest.mark.whole  # writes and maps many pictures
 def test_mapped_pictures_are_read_batch_by_batch(colourful: DataSet, tmp_path: Path) -> None:
     """A read-only file on disk, with workers and without."""
     np.save(tmp_path / "images.npy", colourful.train.images)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from edgekd.distill import losses
 
+pytestmark = pytest.mark.whole  # loads torch
+
 Rows = Sequence[Sequence[float]]
 
 logit_pairs = st.tuples(st.integers(2, 5), st.integers(2, 6)).flatmap(
@@ -131,7 +133,6 @@ def test_dist_of_a_constant_row_is_finite() -> None:
     assert bool(torch.isfinite(student.grad).all())
 
 
-@pytest.mark.whole  # gradients by differences
 @pytest.mark.parametrize(
     "loss",
     [lambda s, t: losses.kd(s, t, 4.0), lambda s, t: losses.dist(s, t, 2.0, 2.0, 4.0)],

@@ -15,6 +15,8 @@ from torch.nn import functional
 from edgekd.distill import losses
 from edgekd.distill.losses.contrast import normalizer_of
 
+pytestmark = pytest.mark.whole  # loads torch
+
 seeds = st.integers(0, 10**6)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from edgekd.distill import losses
 
+pytestmark = pytest.mark.whole  # loads torch
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 LABELS = torch.tensor([2, 0, 4, 4])
@@ -23,7 +25,6 @@ def logits(seed: int, rows: int = 4, classes: int = 5) -> Tensor:
     return 3 * torch.randn(rows, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.whole  # hypothesis draws many
 @pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 8.0), (1.0, 0.0), (0.0, 1.0)])
 @given(seed=st.integers(0, 10**6), temperature=st.floats(1, 20), shape=st.tuples(st.integers(1, 6), st.integers(2, 7)))
@@ -92,7 +93,6 @@ LOSSES: dict[str, Loss] = {
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
-@pytest.mark.whole  # gradients by differences
 @every_loss
 def test_gradients_are_those_of_the_formula(loss: Loss) -> None:
     """Autograd agrees with finite differences."""

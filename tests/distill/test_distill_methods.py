@@ -22,6 +22,8 @@ from edgekd.distill.methods.base import Answers, Moment, Probe
 from edgekd.distill.methods.dkd import DKD
 from edgekd.errors import UnknownName
 
+pytestmark = pytest.mark.whole  # loads torch
+
 STUDENT = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
 TEACHER = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 4.0, 0.0]])
 LABELS = torch.tensor([0, 1])

@@ -21,6 +21,8 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network
 from edgekd.teachers import CifarResNet
 
+pytestmark = pytest.mark.whole  # loads torch
+
 SAMPLES = 24
 every_method = pytest.mark.parametrize("name", [*FEATURE_METHODS, "dist+at", "kd+sp+rkd", "crd+reviewkd"])
 

@@ -15,6 +15,8 @@ from edgekd.data.dataset import DataSet, Split
 from edgekd.distill.own_student import own_student, unlike
 from edgekd.errors import DataError
 
+pytestmark = pytest.mark.whole  # loads torch
+
 OWN = """
 import random
 

@@ -21,6 +21,8 @@ from edgekd.distill.train import train
 from edgekd.distill.views import Samples
 from edgekd.errors import UsageError
 
+pytestmark = pytest.mark.whole  # loads torch
+
 STUDENT, TEACHER = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 2, 0])
 MOMENT = Moment(LABELS, torch.arange(4), progress=1.0, step=0)
@@ -108,7 +110,6 @@ def test_imagenet_s_preset_takes_dist_s_own_temperature() -> None:
     assert found == {name: 1.0 if name == "imagenet-dist-b1" else 4.0 for name in RECIPES}
 
 
-@pytest.mark.whole  # trainings
 def test_a_training_follows_the_recipe_s_numbers() -> None:
     """Others make another student; the published ones, spelled out, the same bits."""
     rng = torch.Generator().manual_seed(3)

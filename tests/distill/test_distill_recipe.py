@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from edgekd.distill.recipe import RECIPES, Optimizer, Recipe, Schedule, learning_rate_at, recipe_named, sgd_recipe
 from edgekd.errors import UnknownName, UsageError
 
+pytestmark = pytest.mark.whole  # loads torch
+
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_named_recipe_is_whole_and_says_where_it_comes_from(name: str) -> None:

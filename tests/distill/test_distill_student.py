@@ -42,6 +42,8 @@ from edgekd.spaces.arch import Arch
 from edgekd.spaces.mnasnet import space_named
 from edgekd.teachers import Teacher
 
+pytestmark = pytest.mark.whole  # loads torch
+
 TINY = space_named("tiny-28")
 
 

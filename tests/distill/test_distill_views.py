@@ -23,6 +23,8 @@ from edgekd.distill.views import (
 )
 from edgekd.errors import UsageError
 
+pytestmark = pytest.mark.whole  # loads torch
+
 
 def numbered(count: int) -> Samples:
     """Make samples whose pixels tell their number, and on which side they began."""

@@ -31,6 +31,8 @@ from edgekd.graph.tflite_writer import write_tflite
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.network import Network, folded_parameters
 
+pytestmark = pytest.mark.whole  # loads torch
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

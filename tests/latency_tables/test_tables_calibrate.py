@@ -14,6 +14,8 @@ from latency_tables import fitting
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms, uncalibrated
 from latency_tables.fitting import Observation
 
+pytestmark = pytest.mark.whole  # fits many tables
+
 CALL_MS = 0.0005  # the fixed cost of a call where it was measured
 
 
@@ -35,7 +37,6 @@ def error_of(fit: Calibration, one: Observation) -> float:
     return abs(float(fit.sum_ms(sums)) / one.measured_ms - 1)
 
 
-@pytest.mark.whole  # fits many tables
 @given(
     scale=st.floats(0.5, 2.0),
     per_op_ms=st.floats(-0.0005, 0.002),
@@ -55,7 +56,6 @@ def test_it_recovers_the_coefficients_that_made_the_data(
     assert fit.networks == 24
 
 
-@pytest.mark.whole  # fits many tables
 @pytest.mark.parametrize(("noise", "share"), [(0.0, (0.95, 1.0)), (0.005, (0.8, 1.1)), (0.05, (0.4, 0.8))])
 def test_what_networks_agree_on_is_believed(noise: float, share: tuple[float, float]) -> None:
     """A price of every operator that physics does not expect is found where networks agree, and hardly where not."""
@@ -90,7 +90,6 @@ def test_rows_that_hold_a_call_are_freed_of_it_by_the_fit() -> None:
     assert calibrate(data).per_op_ms == pytest.approx(-0.0015, rel=0.2)
 
 
-@pytest.mark.whole  # fits many tables
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_the_error_is_that_of_networks_left_out(is_lost: bool) -> None:
     """Leaving each network out by hand gives the mean and the maximum that are kept, wherever weights come from."""
@@ -109,7 +108,6 @@ def test_the_error_is_that_of_networks_left_out(is_lost: bool) -> None:
     assert (fit.far_gb_per_s > 0) == is_lost
 
 
-@pytest.mark.whole  # fits sixty tables
 @pytest.mark.parametrize("draw", ["normal", "laplace", "uniform"])
 def test_nine_of_ten_intervals_hold(draw: str) -> None:
     """Over many tables, about 90 % of further networks are within the interval, whatever the errors are drawn from."""
@@ -170,7 +168,6 @@ def timed(fit: Calibration, one: Observation) -> Observation:
     return dataclasses.replace(one, measured_ms=float(fit.sum_ms(sums)))
 
 
-@pytest.mark.whole  # fits many tables
 @pytest.mark.parametrize("networks", [MIN_NETWORKS, 20])
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.03, 0.05])
 def test_weights_of_which_nothing_is_seen_are_not_fetched(noise: float, networks: int) -> None:
@@ -184,7 +181,6 @@ def test_weights_of_which_nothing_is_seen_are_not_fetched(noise: float, networks
     assert found <= 1
 
 
-@pytest.mark.whole  # fits many tables
 @pytest.mark.parametrize("noise", [0.005, 0.01])
 @pytest.mark.parametrize("kept_mb", [0.3, 1.0, 3.0])
 def test_a_cache_of_another_size_is_not_taken_for_one_that_loses_weights(kept_mb: float, noise: float) -> None:

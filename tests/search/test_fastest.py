@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.search.fastest import _undominated, fastest
 from latency_tables.calibrate import uncalibrated
+
+pytestmark = pytest.mark.whole  # tries every way
 
 Floats = npt.NDArray[np.float64]
 FIXED = np.array([0.5, 0.1, 0.2])

@@ -18,6 +18,8 @@ from edgekd.search.proxy import ProxyTask
 from edgekd.search.proxy_grid import CalibrationRequest, identity_of, plan_of, request_of, task_of
 from edgekd.spaces.mnasnet import space_named
 
+pytestmark = pytest.mark.whole  # loads torch
+
 SPACE = synthetic.tiny_space()
 
 

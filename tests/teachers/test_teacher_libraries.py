@@ -20,6 +20,8 @@ from edgekd.data.dataset import DataSet, Split
 from edgekd.distill.views import samples_of
 from edgekd.errors import DataError, EdgekdError, MissingExtra, UnknownName
 
+pytestmark = pytest.mark.whole  # loads torch
+
 SHAPE, CLASSES = (12, 10, 3), 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

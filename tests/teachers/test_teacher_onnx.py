@@ -21,6 +21,8 @@ from edgekd.errors import DataError, MissingExtra
 from edgekd.export.onnx import onnx_bytes
 from edgekd.spaces.network import Network
 
+pytestmark = pytest.mark.whole  # loads torch
+
 
 @pytest.mark.slow  # torch's exporter takes seconds
 def test_an_onnx_file_teaches_as_its_network(written: Write, data: DataSet, network: Network, images: Tensor) -> None:

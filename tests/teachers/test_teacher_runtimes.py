@@ -25,6 +25,8 @@ from edgekd.errors import DataError, UsageError
 from edgekd.teachers.pixels import Sight
 from edgekd.teachers.runtimes import Runtime, content_of, runtime_teacher
 
+pytestmark = pytest.mark.whole  # loads torch
+
 
 # every .tflite file is tried in another Python
 @pytest.mark.parametrize("name", ["made.onnx", pytest.param("net.tflite", marks=pytest.mark.whole)])
@@ -106,7 +108,6 @@ def test_negative_numbers_are_no_shares(data: DataSet, images: Tensor) -> None:
 # --- use --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.whole  # starts another Python
 def test_its_logits_can_be_cached(written: Write, tflite: bytes, few: DataSet, tmp_path: Path) -> None:
     """Under a name of its own: another file's are others."""
     teacher = teachers.load(written("net.tflite", tflite), few)
@@ -118,7 +119,6 @@ def test_its_logits_can_be_cached(written: Write, tflite: bytes, few: DataSet, t
     assert cache_logits(tmp_path, other, few) != path
 
 
-@pytest.mark.whole  # starts another Python, and trains
 def test_methods_of_logits_learn_from_it_and_others_refuse(written: Write, tflite: bytes, few: DataSet) -> None:
     """An epoch of dist changes the student; a method that compares features names what it misses."""
     teacher = teachers.load(written("net.tflite", tflite), few)

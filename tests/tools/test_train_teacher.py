@@ -22,7 +22,7 @@ with pytest.MonkeyPatch.context() as patch:
     tool = importlib.import_module("train_teacher")
 
 
-pytestmark = pytest.mark.usefixtures("threads_restored")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("threads_restored")]  # loads torch
 
 
 @pytest.fixture

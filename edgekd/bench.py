@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,9 +31,9 @@ from edgekd.graph.micro import micro_model
 from edgekd.graph.model_file import format_of
 from edgekd.graph.onnx_micro import onnx_micro_model
 from edgekd.holding import Holding
-from latency_tables.builder import SLOW
 from latency_tables.op_spec import OpSpec, TensorSpec
 from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
+from latency_tables.speed import SLOW, Speed
 
 # hours of training must not fail because another session measures for a while
 _LIMITS = SessionLimits(lock_wait_s=300.0)
@@ -182,10 +181,10 @@ class Bench(Holding):
         Attempts at one model are joined as `merged` says. After the last one the best that could be had is given; its
         flags and its sentinel_ns say how disturbed and how slow the machine still was.
         """
-        limit_ns = SLOW * sentinel_ns if sentinel_ns else math.inf  # 0 is unknown: then any speed will do
+        speed = Speed(sentinel_ns)
         found = {m.subject: m for m in self.measure(models, _SETTLED_ROUNDS)}
         for _ in range(attempts - 1):
-            doubtful = {name for name, m in found.items() if m.sentinel_ns > limit_ns or m.disturbances}
+            doubtful = {name for name, m in found.items() if speed.slowdown(m) > SLOW or m.disturbances}
             if not doubtful:
                 break
             for again in self.measure([m for m in models if m.name in doubtful], _SETTLED_ROUNDS):

@@ -1,25 +1,27 @@
 """Builds a table: measures the operators and networks that it lacks, then calibrates it.
 
 How anything is measured is the caller's: it gives a `measure` function. Every measurement is in the file before the
-next is asked for, so a killed build goes on where it was. What was measured while the machine was slow, told by the
-sentinel beside it, or held down, told by its flags, is measured again.
+next is asked for, so a killed build goes on where it was. What was measured while the machine was far slower than
+usual, told by the sentinel beside it, or held down, told by its flags, is measured again; other differences of speed
+are speed.py's.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms
 from latency_tables.fitting import Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
+from latency_tables.speed import Speed
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
-SLOW = 1.04  # × the sentinel's usual time; the sentinel itself repeats to 1 to 2 %
+DOUBTFUL = 1.1  # × the sentinel's usual time; from 1.04 to 1.09 rows were slower by the same, give or take 2 %
 _SAME = 1e-6  # relative, of two fits; what differs by less changes no prediction that anyone could measure
 _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
 
@@ -35,7 +37,8 @@ FIXED_COST_KEYS = frozenset(op.key for op in (*FIXED_COST_OPS.values(), ONNX_FIX
 def fixed_cost_ms(table: LatencyTable, dtype: str) -> float:
     """Give the fixed cost of a call that a table holds, 0 where it was not measured."""
     known = (table.rows.get(op.key) for op in (FIXED_COST_OPS[dtype], ONNX_FIXED_COST_OP))
-    return next((row.quiet_ms for row in known if row), 0.0)
+    speed = table.speed
+    return next((speed.quiet_ms(row) for row in known if row), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,13 @@ class Plan:
         return list(_spread(ops, networks))
 
     def slow(self, table: LatencyTable) -> list[Subject]:
-        """List what was measured beside a slow sentinel or disturbed, and may be tried again."""
-        limit_ns = SLOW * table.usual_sentinel_ns
+        """List what was measured beside too slow a sentinel to scale it, or disturbed, and may be tried again."""
+        speed = table.speed
 
         def is_slow(measurement: Measurement | None) -> bool:
             if measurement is None or measurement.attempt >= self.attempts:
                 return False
-            return measurement.sentinel_ns > limit_ns or bool(measurement.disturbances)
+            return speed.slowdown(measurement) > DOUBTFUL or bool(measurement.disturbances)
 
         ops = [op for op in self.ops if is_slow(table.rows.get(op.key))]
         known = {name: network.measurement for name, network in table.networks.items()}
@@ -159,34 +162,29 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
         TooFewNetworks: there are too few of them.
 
     """
-    fixed_ms = fixed_cost_ms(table, dtype)
-    return calibrate([observation(table, network, fixed_ms) for network in usable_networks(table, dtype)], fixed_ms)
+    return calibrate(observations(table, dtype), fixed_cost_ms(table, dtype))
 
 
-def observation(table: LatencyTable, network: Network, fixed_ms: float) -> Observation:
-    """Sum up a network whose operators all have rows."""
+def observations(table: LatencyTable, dtype: str) -> list[Observation]:
+    """Sum up a dtype's usable networks, all at the machine's usual speed."""
+    fixed_ms, speed = fixed_cost_ms(table, dtype), table.speed
+    return [_observation(table.rows, network, fixed_ms, speed) for network in usable_networks(table, dtype)]
+
+
+def _observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: float, speed: Speed) -> Observation:
     ops = [op for op in map(OpSpec.parse, network.op_keys) if not op.is_folded]
     return Observation(
-        own_ms=tuple(own_ms(table.rows[op.key].quiet_ms, fixed_ms) for op in ops),
+        own_ms=tuple(own_ms(speed.quiet_ms(rows[op.key]), fixed_ms) for op in ops),
         weights_mb=tuple(op.weight_bytes / 1e6 for op in ops),
-        measured_ms=network.measurement.quiet_ms,
+        measured_ms=speed.quiet_ms(network.measurement),
     )
 
 
 def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:
-    """List the networks of a dtype whose operators all have rows, where enough remain without disturbed ones and
-    without those measured at another speed than usual, on a boosted clock for one: most rows speak of the usual one.
-    """
+    """List the networks of a dtype whose operators all have rows, without disturbed ones where enough remain."""
     usable = [n for n in table.networks.values() if n.dtype == dtype and _is_covered(table, n)]
     undisturbed = [network for network in usable if not network.measurement.disturbances]
-    usual_ns = table.usual_sentinel_ns
-    alike = [network for network in undisturbed if _is_of_speed(network.measurement, usual_ns)]
-    return next((networks for networks in (alike, undisturbed) if len(networks) >= MIN_NETWORKS), usable)
-
-
-def _is_of_speed(measurement: Measurement, usual_ns: int) -> bool:
-    """Tell whether the sentinel took its usual time, or an unknown one."""
-    return not measurement.sentinel_ns or usual_ns / SLOW <= measurement.sentinel_ns <= SLOW * usual_ns
+    return undisturbed if len(undisturbed) >= MIN_NETWORKS else usable
 
 
 def _is_covered(table: LatencyTable, network: Network) -> bool:

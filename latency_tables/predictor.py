@@ -55,7 +55,8 @@ class Predictor:
         self.dtype = dtype
         fit = table.calibrations.get(dtype)
         self.calibration: Calibration = fit or uncalibrated(fixed_cost_ms(table, dtype))
-        self._row_ms = {key: own_ms(row.quiet_ms, self.calibration.fixed_ms) for key, row in table.rows.items()}
+        fixed_ms, speed = self.calibration.fixed_ms, table.speed
+        self._row_ms = {key: own_ms(speed.quiet_ms(row), fixed_ms) for key, row in table.rows.items()}
         self._with_estimates = with_estimates
         self._table = table
         self._estimator: Estimator | None = None

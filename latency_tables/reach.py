@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import astuple, dataclass
 
-from latency_tables.builder import fixed_cost_ms, observation, usable_networks
+from latency_tables.builder import observations, usable_networks
 from latency_tables.features import Family, kind_of
 from latency_tables.op_spec import OpSpec
 from latency_tables.store import LatencyTable
@@ -42,12 +42,11 @@ class Reach:
     @staticmethod
     def of(table: LatencyTable, dtype: str) -> Reach | None:
         """Look at a table's networks; None where it has none, and the interval tells all that is known."""
-        networks, fixed_ms = usable_networks(table, dtype), fixed_cost_ms(table, dtype)
-        seen = [observation(table, network, fixed_ms) for network in networks]
+        seen = observations(table, dtype)
         extents = [Extent(one.rows_ms / max(1, len(one.own_ms)), one.weight_mb, one.rows_ms) for one in seen]
         if not extents:
             return None
-        ops = map(OpSpec.parse, {key for network in networks for key in network.op_keys})
+        ops = map(OpSpec.parse, {key for network in usable_networks(table, dtype) for key in network.op_keys})
         columns = list(zip(*map(astuple, extents), strict=True))
         least, most = (Extent(*map(choose, columns)) for choose in (min, max))
         return Reach(frozenset(map(kind_of, ops)), least, most)

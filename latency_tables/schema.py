@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from latency_tables.op_spec import OpSpec
 
+# A thread's clock leaves out what a hypervisor says that it took the CPU away for, and now and then that is too much.
+# Where the wall shows so many times as much as the clock, beside what is usual, the wall tells how long a run took.
+_STOLEN = 1.05
 THROTTLED, CONTENDED = "throttled", "contended"  # flags of a measurement
 
 
@@ -73,9 +76,15 @@ class Measurement:
 
         What others do to shared caches, sibling threads and clocks only ever adds to a CPU time, and on a busy machine
         it adds to most samples, so their median says more about the neighbours than about the model. Every sample is
-        itself a mean over several inferences, so a single lucky reading of the clock cannot decide.
+        itself a mean over several inferences, so a single lucky reading of the clock cannot decide. One that is far
+        longer on the wall counts by the wall, see _STOLEN.
         """
-        return min(self.samples_ns) / 1e6
+        ns = min(self.samples_ns)
+        if self.wall_samples_ns[self.samples_ns.index(ns)] <= _STOLEN * ns:
+            return ns / 1e6
+        pairs = list(zip(self.samples_ns, self.wall_samples_ns, strict=True))
+        usual = statistics.median(wall_ns / ns for ns, wall_ns in pairs)
+        return min(wall_ns / usual if wall_ns > _STOLEN * usual * ns else ns for ns, wall_ns in pairs) / 1e6
 
     @property
     def median_ms(self) -> float:

@@ -31,6 +31,7 @@ from latency_tables.entries import MEASURED, Fit, Line, Row, read_entry, short, 
 from latency_tables.errors import FileDamaged, FileNotWritable, OpSyntaxError, TableHeld
 from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
+from latency_tables.speed import Speed
 
 FORMAT, VERSION = "edgekd-table", 5
 _SEALED_SINCE = 3
@@ -60,6 +61,11 @@ class LatencyTable:
         The fastest would be a clock's rare boost, at which the device would not measure the others, too.
         """
         return statistics.median_low([m.sentinel_ns for m in self.measurements if m.sentinel_ns] or [0])
+
+    @property
+    def speed(self) -> Speed:
+        """Give the usual speed, which predictions speak of; found anew at each call, so keep it for a loop."""
+        return Speed(self.usual_sentinel_ns)
 
     @property
     def unmeasured(self) -> dict[str, int]:

@@ -31,7 +31,7 @@ def third_party_part(shop: Workshop, folder: Path) -> Result:
     refused = shop.refusals(list(files.values()))
     runnable = {name: file for name, file in files.items() if name not in refused}
     table, found, missed = predicted_files(shop, runnable)
-    measured = shop.settled_ms([runnable[name] for name in found], table) if found else []
+    measured = shop.settled([runnable[name] for name in found], table).ms if found else []
     print(f"files of other authors: {len(runnable)}, of which {len(found)} are predicted")
     stats = compared(found, measured, len(missed)) if found else {"within_10": 0.0}
     for heading, reasons in (("missed", missed), ("the runtime refuses", refused)):

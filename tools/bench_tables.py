@@ -16,7 +16,7 @@ import itertools
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -138,6 +138,7 @@ def heldout_part(shop: Workshop) -> Result:
         "heldout": {name: cell.stats for name, cell in cells.items()},
         "interval_coverage": coverage,
         "heldout_ms": {name: cell.ms for name, cell in cells.items()},
+        "heldout_slowdown": {name: cell.slowdown for name, cell in cells.items()},
     }
 
 
@@ -147,6 +148,7 @@ def loaded_part(shop: Workshop) -> Result:
     return {
         "heldout_loaded": {name: cell.stats for name, cell in cells.items()},
         "heldout_loaded_ms": {name: cell.ms for name, cell in cells.items()},
+        "heldout_loaded_slowdown": {name: cell.slowdown for name, cell in cells.items()},
     }
 
 
@@ -168,7 +170,8 @@ class Cell:
 
     stats: dict[str, Stats]
     ms: dict[str, list[float]]
-    inside: list[bool] = field(default_factory=list)
+    slowdown: list[list[float]]  # of the machine beside the table's usual speed, by session and network
+    inside: list[bool]
 
     @staticmethod
     def measured(shop: Workshop, px: int, dtype: str, condition: Condition) -> Cell:
@@ -176,7 +179,8 @@ class Cell:
         files = shop.held_out(px, dtype)  # before a device is held, which would wait for them
         table = shop.profiled(px, condition).table
         print(f"{dtype}@{px}: {len(files)} networks measured {1 + shop.scale.pairs} times", flush=True)
-        reference, *again = (shop.measured_ms(files, condition) for _ in range(1 + shop.scale.pairs))
+        runs = [shop.measured(files, table, condition) for _ in range(1 + shop.scale.pairs)]
+        reference, *again = (run.ms for run in runs)
         ops = [file.ops for file in files]
         found = [Predictor(table, dtype).predict(each) for each in ops]
         ms = {"reference": reference, **simple_predictions(table, dtype, ops)}
@@ -187,17 +191,17 @@ class Cell:
         stats["repeat"] = _median([errors_of(run, reference) for run in again])
         print_stats(stats)
         inside = [one.low_ms <= measured <= one.high_ms for one, measured in zip(found, reference, strict=True)]
-        return Cell(stats, ms, inside)
+        return Cell(stats, ms, [run.slowdown for run in runs], inside)
 
 
 def simple_predictions(table: LatencyTable, dtype: str, networks: Sequence[Sequence[OpSpec]]) -> dict[str, list[float]]:
     """Predict networks by plain sums of rows, and by an operator-count fit on the networks of the calibration."""
-    known = [network for network in table.networks.values() if network.dtype == dtype]
+    speed, known = table.speed, [network for network in table.networks.values() if network.dtype == dtype]
     fit = OpCountFit.of(
         [[OpSpec.parse(key) for key in network.op_keys] for network in known],
-        [network.measurement.quiet_ms for network in known],
+        [speed.quiet_ms(network.measurement) for network in known],
     )
-    row_ms = {key: row.quiet_ms for key, row in table.rows.items()}
+    row_ms = {key: speed.quiet_ms(row) for key, row in table.rows.items()}
     return {
         "isolated_sum": [sum(row_ms[op.key] for op in ops) for ops in networks],
         "op_count_fit": [fit.predict_ms(ops) for ops in networks],
@@ -223,7 +227,7 @@ def other_family_part(shop: Workshop) -> Result:
             for name, graph in made.items()
         ]
         table = shop.completed(PX, [op for file in files for op in file.ops])
-        measured = shop.settled_ms(files, table)
+        measured = shop.settled(files, table).ms
         found = dict(zip(made, [Predictor(table, dtype).predict(file.ops) for file in files], strict=True))
         print(f"other families, {dtype}, {len(files)} networks")
         stats[dtype] = {"edgekd": compared(found, measured)}

@@ -32,6 +32,7 @@ from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.space import BlockOptions, Space
 from latency_tables.calibrate import MIN_NETWORKS, Calibration
 from latency_tables.op_spec import OpSpec
+from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, load_table
 
 HELD_OUT_SEED = 1907  # of the networks that the bars are judged by; another than profile.py's and study_tables.py's
@@ -129,6 +130,24 @@ class Profiled:
     path: Path
     table: LatencyTable
     device_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredNetworks:
+    """What networks took, in their order: ms at the usual speed of a table, and how many times slower it really was.
+
+    A clock that others hold down or let go is no error of a prediction, nor of measuring again. Times on it are read as
+    the table reads its own, see latency_tables/speed.py.
+    """
+
+    ms: list[float]
+    slowdown: list[float]
+
+    @staticmethod
+    def of(rows: Sequence[Measurement], table: LatencyTable) -> MeasuredNetworks:
+        """Read measurements as a table does."""
+        speed = table.speed
+        return MeasuredNetworks(list(map(speed.quiet_ms, rows)), list(map(speed.slowdown, rows)))
 
 
 class DeviceClock:
@@ -253,8 +272,10 @@ class Workshop:
                     refused[network.name] = str(error)
         return refused
 
-    def measured_ms(self, networks: Sequence[NetworkFile], condition: Condition = ALONE) -> list[float]:
-        """Measure networks in one fresh session, as `Bench.measure` does by default; ms in their order."""
+    def measured(
+        self, networks: Sequence[NetworkFile], table: LatencyTable, condition: Condition = ALONE
+    ) -> MeasuredNetworks:
+        """Measure networks in one fresh session, as `Bench.measure` does by default."""
         began = time.perf_counter()
         with condition.held(), Bench(Host(threads=condition.threads).find(), warn) as bench:
             models = (network.model for network in networks)  # read one by one: together they are gigabytes
@@ -262,13 +283,13 @@ class Workshop:
         sentinel_us = min(row.sentinel_ns for row in found.values()) / 1000
         seconds = time.perf_counter() - began
         print(f"  {len(found)} networks, {condition}: {seconds:.1f} s, sentinel {sentinel_us:.1f} µs", flush=True)
-        return [found[network.name].quiet_ms for network in networks]
+        return MeasuredNetworks.of([found[network.name] for network in networks], table)
 
-    def settled_ms(self, networks: Sequence[NetworkFile], table: LatencyTable) -> list[float]:
+    def settled(self, networks: Sequence[NetworkFile], table: LatencyTable) -> MeasuredNetworks:
         """Measure networks so few that a session is over in a moment until the machine is as fast as for the table."""
         with Bench(Host().find(), warn) as bench:
             found = bench.measure_settled([network.model for network in networks], table.usual_sentinel_ns)
-        return [found[network.name].quiet_ms for network in networks]
+        return MeasuredNetworks.of([found[network.name] for network in networks], table)
 
 
 def warn(warning: str) -> None:

@@ -77,8 +77,8 @@ class Known:
     seconds: Mapping[str, float]  # of device time: rows, networks
 
     def row_ms(self, op: OpSpec) -> float:
-        """Give an operator's isolated time as it was measured."""
-        return self.table.rows[op.key].quiet_ms
+        """Give an operator's isolated time, at the machine's usual speed."""
+        return self.table.speed.quiet_ms(self.table.rows[op.key])
 
     def own_ms(self, op: OpSpec) -> float:
         """Give an operator's isolated time without the fixed cost of a call."""
@@ -111,8 +111,7 @@ def mixes_part(shop: Workshop, px: int, dtype: str) -> tuple[Result, Result]:
     """Predict held-out networks by every mix, each with its device seconds; say also how much was read in context."""
     files = shop.held_out(px, dtype)
     known = _measured(shop, px, dtype)
-    measured = shop.measured_ms(files)
-    again = shop.measured_ms(files)
+    measured, again = (shop.measured(files, known.table).ms for _ in range(2))
     print(f"{dtype}@{px}, {len(files)} held-out networks; device seconds, mean and median error")
     found = {"measured again": {"seconds": 0.0, **errors_of(again, measured)}}
     for name, (seconds, predict) in _mixes(known).items():
@@ -191,7 +190,8 @@ def _measured(shop: Workshop, px: int, dtype: str) -> Known:
         "rows": sum(_seconds(row) for key, row in table.rows.items() if f";{dtype};" in key),
         "networks": sum(_seconds(network.measurement) for network in networks),
     }
-    return Known(dtype, table, ops, [network.measurement.quiet_ms for network in networks], context, seconds)
+    ms = [table.speed.quiet_ms(network.measurement) for network in networks]
+    return Known(dtype, table, ops, ms, context, seconds)
 
 
 def _seconds(measurement: Measurement) -> float:
@@ -211,9 +211,9 @@ def estimates_part(table: LatencyTable) -> Result:
     found = {}
     print(f"rows estimated from others, one in {HIDDEN_SHARE} hidden, {DRAWS} draws")
     for dtype in DTYPES:
-        fixed_ms = fixed_cost_ms(table, dtype)
+        fixed_ms, speed = fixed_cost_ms(table, dtype), table.speed
         pairs = [pair for seed in range(DRAWS) for pair in _hidden(table, dtype, seed)]
-        measured = [own_ms(table.rows[key].quiet_ms, fixed_ms) for key, _ in pairs]
+        measured = [own_ms(speed.quiet_ms(table.rows[key]), fixed_ms) for key, _ in pairs]
         estimates = [estimate for _, estimate in pairs]
         stats = errors_of([estimate.total_ms for estimate in estimates], measured)
         found[dtype] = {**stats, "interval_coverage": interval_coverage(estimates, measured)}

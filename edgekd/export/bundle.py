@@ -33,7 +33,6 @@ from edgekd.search.latency import LatencyModel
 from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network, folded_parameters
 from latency_tables.op_spec import DTYPES
-from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, load_table, table_sha256
 
 _MAX_DIFFERENCE = 1e-3  # of the largest logit; float32 kernels that sum in another order stay far below
@@ -136,14 +135,8 @@ def measure(bench: Bench, bundle: Bundle, table: LatencyTable) -> dict[str, Any]
         "measured_ms": {name: measured[name].quiet_ms for name in DTYPES},
         "measured_wall_ms": {name: measured[name].wall_median_ms for name in DTYPES},
         "measurements": {name: dataclasses.asdict(measured[name]) for name in DTYPES},
-        "slowdown": {name: _slowdown(measured[name], table) for name in DTYPES},
+        "slowdown": {name: table.speed.slowdown(measured[name]) for name in DTYPES},
     }
-
-
-def _slowdown(measurement: Measurement, table: LatencyTable) -> float:
-    """Give how much slower than usual for the table the machine was at best: 1.0 is as fast."""
-    known = measurement.sentinel_ns and table.usual_sentinel_ns
-    return measurement.sentinel_ns / table.usual_sentinel_ns if known else 1.0
 
 
 def _manifest(

@@ -282,6 +282,7 @@ def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: protocol.MeasureSe
         "SENTINEL_SAMPLES",
         "SETTLE_NS",
         "SETTLE_RUNS",
+        "STOLEN",
         "UNDISTURBED",
         "USUAL",
         "UNKNOWN_BYTES",
@@ -338,6 +339,24 @@ def test_two_threads_are_measured_on_the_wall(agent: Agent, quick: protocol.Meas
     assert one["a"].clock == "thread_cpu"
     assert two["a"].clock == "wall"
     assert two["a"].samples_ns == two["a"].wall_samples_ns
+
+
+def test_a_clock_that_loses_time_does_not_make_the_sentinel_faster(
+    launch: Launch, quick: protocol.MeasureSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a sample that took far longer on the wall than on its own clock the wall tells."""
+    lossy = tmp_path / "lossy_clock.so"
+    source = Path(__file__).with_name("peers") / "lossy_clock.c"
+    compiler = find_compiler(platform.machine()).path
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", lossy, source, "-ldl"], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(lossy))
+    agent = launch()
+    agent.some_line()
+    results, _ = agent.measure(replace(quick, rounds=8, min_sample_us=150), agent.job("job", subtraction(1000)))
+    row = results["job"]
+    pairs = zip(row.samples_ns, row.wall_samples_ns, strict=True)
+    assert any(cpu_ns < wall_ns / 2 for cpu_ns, wall_ns in pairs), "no time was lost"
+    assert row.sentinel_ns > 0.7 * min(row.wall_samples_ns)
 
 
 def test_the_order_of_visits_follows_the_seed(agent: Agent, quick: protocol.MeasureSettings) -> None:

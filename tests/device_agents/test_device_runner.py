@@ -77,7 +77,8 @@ class FakeModel:
 def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Wire]:
     """Run a batch of fake models, given as contents by job, in this process on scripted clocks.
 
-    `slowness` gives the factor on a sample's time from the `phases` of what was sent before it.
+    `slowness` gives the factor on a sample's time from the `phases` of what was sent before it, `lost` the share of it
+    that its own clock does not count.
     """
     (tmp_path / "models").mkdir()
 
@@ -87,12 +88,14 @@ def bench(runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         networks: Container[str] = (),
         look_every_ns: float = math.inf,
         look_lengths: float = 0.0,
+        lost: Callable[[str], float] | None = None,
         **settings: Any,
     ) -> Wire:
         def scripted_sample(invoke: Any, loops: int) -> tuple[int, int]:
             model = invoke.__self__
             cpu_ns = model.cpu_ns * (slowness(phases(wire)) if slowness else 1.0) * loops
-            return round(cpu_ns), round(cpu_ns * model.stretch)
+            counted = 1 - lost(phases(wire)) if lost else 1.0
+            return round(cpu_ns * counted), round(cpu_ns * model.stretch)
 
         monkeypatch.setattr(runner, "sample", scripted_sample)
         # The clock on the wall is not scripted: a single run, and a reading between visits only where that is tested.
@@ -206,6 +209,22 @@ def test_the_sentinel_is_read_on_the_clock_of_the_rows(bench: Callable[..., Wire
     (several,) = bench(contents, threads=2).of("row")
     assert (alone["sentinel_ns"], several["sentinel_ns"]) == (1000, 1200)
     assert (alone["clock"], several["clock"]) == ("thread_cpu", "wall")
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1.2])
+@pytest.mark.parametrize(("share", "sentinel_ns"), [(0.03, 970), (0.1, 1000), (0.6, 1000)])
+def test_a_clock_that_loses_time_does_not_make_the_sentinel_faster(
+    bench: Callable[..., Wire], stretch: float, share: float, sentinel_ns: int
+) -> None:
+    """Of a sample that took longer on the wall than is usual beside its own clock the wall tells."""
+    (row,) = bench({"a": f"1000 {stretch}"}, lost=lambda seen: share if seen.endswith("mS") else 0.0).of("row")
+    assert row["sentinel_ns"] == sentinel_ns
+
+
+def test_several_threads_are_on_the_wall_whatever_one_clock_loses(bench: Callable[..., Wire]) -> None:
+    """No other clock is asked."""
+    (row,) = bench({"a": "1000 1"}, lost=lambda seen: 0.9, threads=2).of("row")
+    assert row["sentinel_ns"] == min(row["samples_ns"]) == 1000
 
 
 def test_a_sentinel_that_is_measured_too_has_a_row_of_its_own(bench: Callable[..., Wire]) -> None:

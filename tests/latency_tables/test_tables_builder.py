@@ -9,9 +9,19 @@ from pathlib import Path
 import pytest
 from synthetic import CALIBRATION, KEY, conv, measurement, synthetic_ns
 
-from latency_tables.builder import MAX_ATTEMPTS, SLOW, NetworkSpec, Plan, Subject, build, fit_networks, usable_networks
+from latency_tables.builder import (
+    DOUBTFUL,
+    MAX_ATTEMPTS,
+    NetworkSpec,
+    Plan,
+    Subject,
+    build,
+    fit_networks,
+    usable_networks,
+)
 from latency_tables.errors import FileDamaged
 from latency_tables.op_spec import OpSpec
+from latency_tables.predictor import Predictor
 from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile, load_table
 
@@ -119,32 +129,36 @@ def test_a_boost_of_the_clock_makes_nothing_else_slow(tmp_path: Path) -> None:
     assert len(device.measured) == len(set(device.measured))
 
 
-def test_networks_at_another_speed_than_the_rows_do_not_calibrate(tmp_path: Path) -> None:
-    """Those on a boosted clock, and those that no attempt found fast enough, are left out."""
-    odd = {network.name: factor for network, factor in zip(NETWORKS, (0.9, 0.94, 1.1, 1.5), strict=False)}
+def test_what_stays_at_another_speed_is_read_as_of_the_usual_one(tmp_path: Path) -> None:
+    """A boosted clock and a slow one, under rows and under networks, change no prediction and leave nothing out."""
+    subjects = [*NETWORKS[:5], *OPS[:25]]
+    odd = dict(zip(map(name_of, subjects), (0.8, 0.94, 1.1, 1.3, 1.5) * 6, strict=True))
     table = built(tmp_path / "table.jsonl", FakeDevice(slow=lambda name, attempt: odd.get(name, 1.0)))
-    assert table.calibrations["float32"].networks == len(NETWORKS) - len(odd)
-    assert table.calibrations["float32"].heldout_max_error < 0.01
+    quiet = built(tmp_path / "quiet.jsonl", FakeDevice())
+    assert table.calibrations["float32"].networks == len(NETWORKS)
+    found, wanted = (Predictor(each, "float32") for each in (table, quiet))
+    for ops in (network.ops for network in NETWORKS):
+        assert found.predict(ops).total_ms == pytest.approx(wanted.predict(ops).total_ms, rel=0.001)
+        assert found.predict(ops).high_ms == pytest.approx(wanted.predict(ops).high_ms, rel=0.005)
 
 
-def test_where_too_few_are_of_one_speed_undisturbed_networks_calibrate(tmp_path: Path) -> None:
-    """And where too few are undisturbed, all of them."""
-    flagged = {network.name for network in NETWORKS[:3]}
-    network_ns = dict(zip((network.name for network in NETWORKS), (1.0, 1.1, 1.2) * 4, strict=True))
-    table = built(tmp_path / "table.jsonl", FakeDevice(slow=lambda name, attempt: network_ns.get(name, 1.0)))
-    for name in flagged:
+def test_disturbed_networks_do_not_calibrate_where_enough_others_do(tmp_path: Path) -> None:
+    """And where too few are undisturbed, all of them do."""
+    table = built(tmp_path / "table.jsonl", FakeDevice())
+    flagged, others = NETWORKS[:3], NETWORKS[3:]
+    for name in map(name_of, flagged):
         disturbed = replace(table.networks[name].measurement, flags=("throttled",))
         table.networks[name] = replace(table.networks[name], measurement=disturbed)
-    assert {network.name for network in usable_networks(table, "float32")} == set(network_ns) - flagged
-    for name in list(network_ns)[:5]:
+    assert [network.name for network in usable_networks(table, "float32")] == list(map(name_of, others))
+    for name in map(name_of, others[:2]):
         del table.networks[name]
-    assert len(usable_networks(table, "float32")) == len(NETWORKS) - 5
+    assert len(usable_networks(table, "float32")) == len(NETWORKS) - 2
 
 
 def test_a_sentinel_just_below_the_limit_is_quiet_enough(tmp_path: Path) -> None:
-    """The sentinel's own repeat error is no reason to measure again."""
+    """A difference that can be scaled is no reason to measure again."""
     wobbly = OPS[3].key
-    device = FakeDevice(slow=lambda name, attempt: SLOW - 0.005 if name == wobbly else 1.0)
+    device = FakeDevice(slow=lambda name, attempt: DOUBTFUL - 0.005 if name == wobbly else 1.0)
     built(tmp_path / "table.jsonl", device)
     assert device.measured.count(wobbly) == 1
 

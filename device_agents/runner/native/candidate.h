@@ -64,6 +64,7 @@ typedef struct {
     size_t size_bytes;
     double run_ns; /* the fastest estimate of one run, which sets `loops` */
     int64_t loops;
+    double stretch; /* wall over CPU time of the warm-up, at least; clocks are slow to read somewhere */
     bool takes_patience; /* a network, or a job of long runs */
     size_t visit_samples; /* samples_per_round, more of what takes patience */
     int64_t warmup_ns, warmup_runs, init_ns, peak_rss_bytes;

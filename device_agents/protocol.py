@@ -147,8 +147,9 @@ class JobResult:
     on the wall. A sample is the mean of `loops` runs back to back. warmup_ns is the wall time of all `warmup_runs`,
     init_ns of creating the interpreter. peak_rss_bytes is the runner's high-water mark once this job was warm,
     0 where it cannot be told.
-    sentinel_ns is the sentinel's fastest run, on `clock`, in all readings from the beginning of the job's block to this
-    row: how fast the machine was at its best meanwhile; 0 when nothing served as one. flags: see FLAGS.
+    sentinel_ns is the sentinel's fastest run, on `clock` where that lost no time, in all readings from the beginning of
+    the job's block to this row: how fast the machine was at its best meanwhile; 0 when nothing served as one. flags:
+    see FLAGS.
     """
 
     job_id: str

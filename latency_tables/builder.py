@@ -1,9 +1,8 @@
 """Builds a table: measures the operators and networks that it lacks, then calibrates it.
 
 How anything is measured is the caller's: it gives a `measure` function. Every measurement is in the file before the
-next is asked for, so a killed build goes on where it was. What was measured while the machine was far slower than
-usual, told by the sentinel beside it, or held down, told by its flags, is measured again; other differences of speed
-are speed.py's.
+next is asked for, so a killed build goes on where it was. What was measured while the machine was slow, told by the
+sentinel beside it, or held down, told by its flags, is measured again; what stays slow is read as speed.py says.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_m
 from latency_tables.fitting import Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
-from latency_tables.speed import Speed
+from latency_tables.speed import AS_MEASURED, SLOW, Speed
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
-DOUBTFUL = 1.1  # × the sentinel's usual time; from 1.04 to 1.09 rows were slower by the same, give or take 2 %
 _SAME = 1e-6  # relative, of two fits; what differs by less changes no prediction that anyone could measure
 _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
 
@@ -34,10 +32,9 @@ ONNX_FIXED_COST_OP = OpSpec("onnx_add", _NOTHING, "float32", out=((1, 1, 1, 1),)
 FIXED_COST_KEYS = frozenset(op.key for op in (*FIXED_COST_OPS.values(), ONNX_FIXED_COST_OP))
 
 
-def fixed_cost_ms(table: LatencyTable, dtype: str) -> float:
+def fixed_cost_ms(table: LatencyTable, dtype: str, speed: Speed = AS_MEASURED) -> float:
     """Give the fixed cost of a call that a table holds, 0 where it was not measured."""
     known = (table.rows.get(op.key) for op in (FIXED_COST_OPS[dtype], ONNX_FIXED_COST_OP))
-    speed = table.speed
     return next((speed.quiet_ms(row) for row in known if row), 0.0)
 
 
@@ -73,13 +70,13 @@ class Plan:
         return list(_spread(ops, networks))
 
     def slow(self, table: LatencyTable) -> list[Subject]:
-        """List what was measured beside too slow a sentinel to scale it, or disturbed, and may be tried again."""
+        """List what was measured beside a slow sentinel or disturbed, and may be tried again."""
         speed = table.speed
 
         def is_slow(measurement: Measurement | None) -> bool:
             if measurement is None or measurement.attempt >= self.attempts:
                 return False
-            return speed.slowdown(measurement) > DOUBTFUL or bool(measurement.disturbances)
+            return speed.slowdown(measurement) > SLOW or bool(measurement.disturbances)
 
         ops = [op for op in self.ops if is_slow(table.rows.get(op.key))]
         known = {name: network.measurement for name, network in table.networks.items()}
@@ -162,16 +159,15 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
         TooFewNetworks: there are too few of them.
 
     """
-    return calibrate(observations(table, dtype), fixed_cost_ms(table, dtype))
+    # Times on the wall are slow beside others as well, and their sentinel scatters more than a clock drifts.
+    speed = table.speed if table.key.clock == "thread_cpu" else AS_MEASURED
+    fixed_ms = fixed_cost_ms(table, dtype, speed)
+    observations = [observation(table.rows, network, fixed_ms, speed) for network in usable_networks(table, dtype)]
+    return replace(calibrate(observations, fixed_ms), usual_sentinel_ns=speed.usual_sentinel_ns)
 
 
-def observations(table: LatencyTable, dtype: str) -> list[Observation]:
-    """Sum up a dtype's usable networks, all at the machine's usual speed."""
-    fixed_ms, speed = fixed_cost_ms(table, dtype), table.speed
-    return [_observation(table.rows, network, fixed_ms, speed) for network in usable_networks(table, dtype)]
-
-
-def _observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: float, speed: Speed) -> Observation:
+def observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: float, speed: Speed) -> Observation:
+    """Sum up a network whose operators all have rows, at a machine's usual speed."""
     ops = [op for op in map(OpSpec.parse, network.op_keys) if not op.is_folded]
     return Observation(
         own_ms=tuple(own_ms(speed.quiet_ms(rows[op.key]), fixed_ms) for op in ops),
@@ -181,10 +177,14 @@ def _observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: fl
 
 
 def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:
-    """List the networks of a dtype whose operators all have rows, without disturbed ones where enough remain."""
+    """List the networks of a dtype whose operators all have rows, where enough remain without disturbed ones and
+    without those on a boosted clock: most rows speak of the usual one.
+    """
     usable = [n for n in table.networks.values() if n.dtype == dtype and _is_covered(table, n)]
     undisturbed = [network for network in usable if not network.measurement.disturbances]
-    return undisturbed if len(undisturbed) >= MIN_NETWORKS else usable
+    speed = table.speed
+    usual = [network for network in undisturbed if speed.slowdown(network.measurement) >= 1 / SLOW]
+    return next((networks for networks in (usual, undisturbed) if len(networks) >= MIN_NETWORKS), usable)
 
 
 def _is_covered(table: LatencyTable, network: Network) -> bool:

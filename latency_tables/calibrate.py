@@ -46,6 +46,7 @@ class Calibration:
     kept_mb: float = 0.0  # of a network's weights, which need not come back; a megabyte is 10⁶ bytes
     far_gb_per_s: float = 0.0  # at which they come from far where a network takes longer than kept_ms; 0: not seen
     kept_ms: float = 0.0  # for how long they stay near
+    usual_sentinel_ns: int = 0  # slow rows are read as of this speed, see speed.py; 0: as they were measured
 
     def __post_init__(self) -> None:
         """Raise ValueError for what would make times infinite, or less of slower operators and of more weights."""
@@ -59,6 +60,8 @@ class Calibration:
             raise ValueError(f"far_gb_per_s is {self.far_gb_per_s!r}, above fetch_gb_per_s {self.fetch_gb_per_s!r}")
         if not self.kept_mb >= 0:
             raise ValueError(f"kept_mb is {self.kept_mb!r}, not 0 or more")
+        if self.usual_sentinel_ns < 0:
+            raise ValueError(f"usual_sentinel_ns is {self.usual_sentinel_ns!r}, not 0 or more")
         if bool(self.kept_ms) != bool(self.far_gb_per_s):
             raise ValueError(f"kept_ms is {self.kept_ms!r} at far_gb_per_s {self.far_gb_per_s!r}; both or none are 0")
         if self.kept_ms and not _LEAST_KEPT_MS <= self.kept_ms <= _MOST_KEPT_MS:

@@ -23,6 +23,7 @@ from latency_tables.fetching import Floats
 from latency_tables.op_spec import OpSpec
 from latency_tables.reach import Extent, Reach
 from latency_tables.schema import Part, Prediction
+from latency_tables.speed import Speed
 from latency_tables.store import LatencyTable
 
 _NOTHING = np.zeros(TERMS)
@@ -55,7 +56,7 @@ class Predictor:
         self.dtype = dtype
         fit = table.calibrations.get(dtype)
         self.calibration: Calibration = fit or uncalibrated(fixed_cost_ms(table, dtype))
-        fixed_ms, speed = self.calibration.fixed_ms, table.speed
+        fixed_ms, speed = self.calibration.fixed_ms, Speed(self.calibration.usual_sentinel_ns)
         self._row_ms = {key: own_ms(speed.quiet_ms(row), fixed_ms) for key, row in table.rows.items()}
         self._with_estimates = with_estimates
         self._table = table
@@ -154,4 +155,4 @@ class Predictor:
 
     @functools.cached_property
     def _reach(self) -> Reach | None:
-        return Reach.of(self._table, self.dtype) if self.calibration.networks else None
+        return Reach.of(self._table, self.dtype, self.calibration) if self.calibration.networks else None

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import astuple, dataclass
 
-from latency_tables.builder import observations, usable_networks
+from latency_tables.builder import observation, usable_networks
+from latency_tables.calibrate import Calibration
 from latency_tables.features import Family, kind_of
 from latency_tables.op_spec import OpSpec
+from latency_tables.speed import Speed
 from latency_tables.store import LatencyTable
 
 OTHER_KINDS_ERROR = 0.10  # of the time in kinds that no network held: isolated rows were 3 to 10 % off in networks
@@ -40,13 +42,14 @@ class Reach:
     most: Extent
 
     @staticmethod
-    def of(table: LatencyTable, dtype: str) -> Reach | None:
+    def of(table: LatencyTable, dtype: str, fit: Calibration) -> Reach | None:
         """Look at a table's networks; None where it has none, and the interval tells all that is known."""
-        seen = observations(table, dtype)
+        networks, speed = usable_networks(table, dtype), Speed(fit.usual_sentinel_ns)
+        seen = [observation(table.rows, network, fit.fixed_ms, speed) for network in networks]
         extents = [Extent(one.rows_ms / max(1, len(one.own_ms)), one.weight_mb, one.rows_ms) for one in seen]
         if not extents:
             return None
-        ops = map(OpSpec.parse, {key for network in usable_networks(table, dtype) for key in network.op_keys})
+        ops = map(OpSpec.parse, {key for network in networks for key in network.op_keys})
         columns = list(zip(*map(astuple, extents), strict=True))
         least, most = (Extent(*map(choose, columns)) for choose in (min, max))
         return Reach(frozenset(map(kind_of, ops)), least, most)

@@ -83,7 +83,7 @@ class Measurement:
         if self.wall_samples_ns[self.samples_ns.index(ns)] <= _STOLEN * ns:
             return ns / 1e6
         pairs = list(zip(self.samples_ns, self.wall_samples_ns, strict=True))
-        usual = statistics.median(wall_ns / ns for ns, wall_ns in pairs)
+        usual = statistics.median_low(wall_ns / ns for ns, wall_ns in pairs)
         return min(wall_ns / usual if wall_ns > _STOLEN * usual * ns else ns for ns, wall_ns in pairs) / 1e6
 
     @property

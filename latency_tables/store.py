@@ -6,8 +6,8 @@ reach the disk journal.py's. Measuring is builder.py, predicting predictor.py.
 Format history: 1, the first (2026); 2, the key names the engine, which was always "python" before (2026); 3, every
 line ends with a checksum over itself and the header, so that a digit changed and a row of another table are noticed
 (2026); 4, calibrations know the rate at which weights are fetched (2026); 5, they know a second one, for networks that
-take longer (2026). A file goes on in the version that it was begun in; one of version 3 or 4 that is calibrated anew is
-refused by an edgekd that knows no later one.
+take longer (2026); 6, they know the speed that they read slow rows at (2026). A file goes on in the version that it was
+begun in; one of version 3 to 5 that is calibrated anew is refused by an edgekd that knows no later one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 from latency_tables.speed import Speed
 
-FORMAT, VERSION = "edgekd-table", 5
+FORMAT, VERSION = "edgekd-table", 6
 _SEALED_SINCE = 3
 _FITTED_ALIKE_SINCE = 4  # calibrations before had other coefficients
-_WITHOUT_FAR = ", far_gb_per_s=0.0, kept_ms=0.0"  # left out, so that tables of version 4 keep their hash
+# Of a calibration, left out where they say nothing, so that tables of version 4 and 5 keep their hash.
+_SINCE_5, _SINCE_6 = ", far_gb_per_s=0.0, kept_ms=0.0", ", usual_sentinel_ns=0)"
 _MAX_REASON = 500  # characters; a damaged line may be megabytes long
 
 
@@ -64,7 +65,7 @@ class LatencyTable:
 
     @property
     def speed(self) -> Speed:
-        """Give the usual speed, which predictions speak of; found anew at each call, so keep it for a loop."""
+        """Give the usual speed; found anew at each call, so keep it for a loop."""
         return Speed(self.usual_sentinel_ns)
 
     @property
@@ -202,7 +203,7 @@ def table_sha256(table: LatencyTable) -> str:
     digest = hashlib.sha256(repr(table.key).encode())
     for part in (table.rows, table.networks, table.calibrations):
         for name in sorted(part):
-            digest.update(repr((name, part[name])).replace(_WITHOUT_FAR, "").encode())
+            digest.update(repr((name, part[name])).replace(_SINCE_6, ")").replace(_SINCE_5, "").encode())
     return digest.hexdigest()
 
 

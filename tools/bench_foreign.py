@@ -31,13 +31,17 @@ def third_party_part(shop: Workshop, folder: Path) -> Result:
     refused = shop.refusals(list(files.values()))
     runnable = {name: file for name, file in files.items() if name not in refused}
     table, found, missed = predicted_files(shop, runnable)
-    measured = shop.settled([runnable[name] for name in found], table).ms if found else []
+    measured = shop.settled([runnable[name] for name in found], table)
     print(f"files of other authors: {len(runnable)}, of which {len(found)} are predicted")
-    stats = compared(found, measured, len(missed)) if found else {"within_10": 0.0}
+    stats = compared(found, measured.ms, len(missed)) if found else {"within_10": 0.0}
     for heading, reasons in (("missed", missed), ("the runtime refuses", refused)):
         print("".join(f"  {heading} {name}: {reason}\n" for name, reason in reasons.items()), end="")
     counts = {"models": len(runnable), "missed": missed, "refused": refused}
-    return {"third_party": {**counts, **stats}, "third_party_ms": both_ms(found, measured)}
+    return {
+        "third_party": {**counts, **stats},
+        "third_party_ms": both_ms(found, measured.ms),
+        "third_party_slowdown": measured.slowdown,
+    }
 
 
 def predicted_files(

@@ -137,8 +137,7 @@ def heldout_part(shop: Workshop) -> Result:
     return {
         "heldout": {name: cell.stats for name, cell in cells.items()},
         "interval_coverage": coverage,
-        "heldout_ms": {name: cell.ms for name, cell in cells.items()},
-        "heldout_slowdown": {name: cell.slowdown for name, cell in cells.items()},
+        **_raw("heldout", cells),
     }
 
 
@@ -147,8 +146,7 @@ def loaded_part(shop: Workshop) -> Result:
     cells = _cells(shop, LOADED)
     return {
         "heldout_loaded": {name: cell.stats for name, cell in cells.items()},
-        "heldout_loaded_ms": {name: cell.ms for name, cell in cells.items()},
-        "heldout_loaded_slowdown": {name: cell.slowdown for name, cell in cells.items()},
+        **_raw("heldout_loaded", cells),
     }
 
 
@@ -157,6 +155,13 @@ def two_threads_part(shop: Workshop) -> Result:
     px = max(shop.scale.resolutions)
     cells = {f"{dtype}@{px}": Cell.measured(shop, px, dtype, TWO_THREADS) for dtype in DTYPES}
     return {"two_threads": {name: cell.stats for name, cell in cells.items()}}
+
+
+def _raw(part: str, cells: Mapping[str, Cell]) -> Result:
+    return {
+        f"{part}_ms": {name: cell.ms for name, cell in cells.items()},
+        f"{part}_slowdown": {name: cell.slowdown for name, cell in cells.items()},
+    }
 
 
 def _cells(shop: Workshop, condition: Condition) -> dict[str, Cell]:
@@ -196,12 +201,12 @@ class Cell:
 
 def simple_predictions(table: LatencyTable, dtype: str, networks: Sequence[Sequence[OpSpec]]) -> dict[str, list[float]]:
     """Predict networks by plain sums of rows, and by an operator-count fit on the networks of the calibration."""
-    speed, known = table.speed, [network for network in table.networks.values() if network.dtype == dtype]
+    known = [network for network in table.networks.values() if network.dtype == dtype]
     fit = OpCountFit.of(
         [[OpSpec.parse(key) for key in network.op_keys] for network in known],
-        [speed.quiet_ms(network.measurement) for network in known],
+        [network.measurement.quiet_ms for network in known],
     )
-    row_ms = {key: speed.quiet_ms(row) for key, row in table.rows.items()}
+    row_ms = {key: row.quiet_ms for key, row in table.rows.items()}
     return {
         "isolated_sum": [sum(row_ms[op.key] for op in ops) for ops in networks],
         "op_count_fit": [fit.predict_ms(ops) for ops in networks],
@@ -218,7 +223,7 @@ def _median(runs: Sequence[Stats]) -> Stats:
 def other_family_part(shop: Workshop) -> Result:
     """Predict networks of other families from a space's table, in which operators that it lacks are measured too."""
     graphs = family_graphs(PX, shop.scale.of_each_family)
-    stats, ms = {}, {}
+    stats, ms, slowdown = {}, {}, {}
     for dtype in DTYPES:
         made = {name: graph_in(graph, dtype) for name, graph in graphs.items()}
         folder = shop.folder / f"families-{dtype}"
@@ -227,12 +232,12 @@ def other_family_part(shop: Workshop) -> Result:
             for name, graph in made.items()
         ]
         table = shop.completed(PX, [op for file in files for op in file.ops])
-        measured = shop.settled(files, table).ms
+        measured = shop.settled(files, table)
         found = dict(zip(made, [Predictor(table, dtype).predict(file.ops) for file in files], strict=True))
         print(f"other families, {dtype}, {len(files)} networks")
-        stats[dtype] = {"edgekd": compared(found, measured)}
-        ms[dtype] = both_ms(found, measured)
-    return {"other_family": stats, "other_family_ms": ms}
+        stats[dtype] = {"edgekd": compared(found, measured.ms)}
+        ms[dtype], slowdown[dtype] = both_ms(found, measured.ms), measured.slowdown
+    return {"other_family": stats, "other_family_ms": ms, "other_family_slowdown": slowdown}
 
 
 # --- common -----------------------------------------------------------------------------------------------------------

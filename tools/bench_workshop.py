@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -134,20 +135,15 @@ class Profiled:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredNetworks:
-    """What networks took, in their order: ms at the usual speed of a table, and how many times slower it really was.
-
-    A clock that others hold down or let go is no error of a prediction, nor of measuring again. Times on it are read as
-    the table reads its own, see latency_tables/speed.py.
-    """
+    """What networks took, in their order, and how many times slower than usual for a table the machine was."""
 
     ms: list[float]
     slowdown: list[float]
 
     @staticmethod
     def of(rows: Sequence[Measurement], table: LatencyTable) -> MeasuredNetworks:
-        """Read measurements as a table does."""
-        speed = table.speed
-        return MeasuredNetworks(list(map(speed.quiet_ms, rows)), list(map(speed.slowdown, rows)))
+        """Read measurements beside a table."""
+        return MeasuredNetworks([row.quiet_ms for row in rows], list(map(table.speed.slowdown, rows)))
 
 
 class DeviceClock:
@@ -280,13 +276,18 @@ class Workshop:
         with condition.held(), Bench(Host(threads=condition.threads).find(), warn) as bench:
             models = (network.model for network in networks)  # read one by one: together they are gigabytes
             found = {row.subject: row for row in bench.measure(models, self.scale.rounds)}
-        sentinel_us = min(row.sentinel_ns for row in found.values()) / 1000
-        seconds = time.perf_counter() - began
-        print(f"  {len(found)} networks, {condition}: {seconds:.1f} s, sentinel {sentinel_us:.1f} µs", flush=True)
-        return MeasuredNetworks.of([found[network.name] for network in networks], table)
+        seconds, measured = time.perf_counter() - began, MeasuredNetworks.of([found[n.name] for n in networks], table)
+        slowdown = statistics.median(measured.slowdown)
+        print(
+            f"  {len(found)} networks, {condition}: {seconds:.1f} s, {slowdown:.3f} x as slow as for the table",
+            flush=True,
+        )
+        return measured
 
     def settled(self, networks: Sequence[NetworkFile], table: LatencyTable) -> MeasuredNetworks:
         """Measure networks so few that a session is over in a moment until the machine is as fast as for the table."""
+        if not networks:
+            return MeasuredNetworks([], [])
         with Bench(Host().find(), warn) as bench:
             found = bench.measure_settled([network.model for network in networks], table.usual_sentinel_ns)
         return MeasuredNetworks.of([found[network.name] for network in networks], table)

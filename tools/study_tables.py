@@ -77,8 +77,8 @@ class Known:
     seconds: Mapping[str, float]  # of device time: rows, networks
 
     def row_ms(self, op: OpSpec) -> float:
-        """Give an operator's isolated time, at the machine's usual speed."""
-        return self.table.speed.quiet_ms(self.table.rows[op.key])
+        """Give an operator's isolated time as it was measured."""
+        return self.table.rows[op.key].quiet_ms
 
     def own_ms(self, op: OpSpec) -> float:
         """Give an operator's isolated time without the fixed cost of a call."""
@@ -190,8 +190,7 @@ def _measured(shop: Workshop, px: int, dtype: str) -> Known:
         "rows": sum(_seconds(row) for key, row in table.rows.items() if f";{dtype};" in key),
         "networks": sum(_seconds(network.measurement) for network in networks),
     }
-    ms = [table.speed.quiet_ms(network.measurement) for network in networks]
-    return Known(dtype, table, ops, ms, context, seconds)
+    return Known(dtype, table, ops, [network.measurement.quiet_ms for network in networks], context, seconds)
 
 
 def _seconds(measurement: Measurement) -> float:
@@ -211,9 +210,9 @@ def estimates_part(table: LatencyTable) -> Result:
     found = {}
     print(f"rows estimated from others, one in {HIDDEN_SHARE} hidden, {DRAWS} draws")
     for dtype in DTYPES:
-        fixed_ms, speed = fixed_cost_ms(table, dtype), table.speed
+        fixed_ms = fixed_cost_ms(table, dtype)
         pairs = [pair for seed in range(DRAWS) for pair in _hidden(table, dtype, seed)]
-        measured = [own_ms(speed.quiet_ms(table.rows[key]), fixed_ms) for key, _ in pairs]
+        measured = [own_ms(table.rows[key].quiet_ms, fixed_ms) for key, _ in pairs]
         estimates = [estimate for _, estimate in pairs]
         stats = errors_of([estimate.total_ms for estimate in estimates], measured)
         found[dtype] = {**stats, "interval_coverage": interval_coverage(estimates, measured)}

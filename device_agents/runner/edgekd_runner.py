@@ -81,8 +81,10 @@ HOME_S = 10.0
 HOME_PAUSE_S = 0.3
 # A thread's clock leaves out what a hypervisor says that it took the CPU away for, and now and then that is too much:
 # one sample in 100,000 seemed up to twice as fast as any other. Where the wall shows so many times as much as such a
-# clock, beside what it shows at least, a sample of the sentinel counts by the wall.
+# clock, beside what it mostly shows, a sample of the sentinel counts by the wall. What it mostly shows is followed in
+# steps: up after a sample that shows more, down after one that shows less.
 STOLEN = 1.05
+STRETCH_STEP = 1.01
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01
 TINY_FLOAT = 1.1754944e-38  # the smallest normal float32
 # Of all outputs of a run: in base64 they stay below the longest line that the host reads, 1 MiB.
@@ -362,7 +364,7 @@ class Candidate:
         self.size_bytes = size_bytes
         self.run_ns = 1  # the fastest estimate of one run, which sets `loops`
         self.loops = 1
-        self.stretch = math.inf  # wall over CPU time of the warm-up, at least; clocks are slow to read somewhere
+        self.stretch = 1.0  # wall over CPU time, mostly: clocks may be slow to read, and others may share the CPU
         self.visit_samples = 1
         self.denormal = False
         self.done = False  # measured, but maybe not answered yet
@@ -498,7 +500,7 @@ class Batch:
             cpu_ns, wall_ns = sample(candidate.invoke, chunk)
             runs, total_ns = runs + chunk, total_ns + wall_ns
             run_ns = max(1.0, min(run_ns, wall_ns / chunk))
-            candidate.stretch = min(candidate.stretch, wall_ns / max(1, cpu_ns))
+            candidate.stretch = max(1, wall_ns) / max(1, cpu_ns)
             chunk = max(1, min(2 * chunk, math.ceil((goal_ns - total_ns) / run_ns)))
         candidate.run_ns = int(run_ns)
         candidate.loops = max(1, math.ceil(LOOP_MARGIN * self.settings["min_sample_us"] * 1e3 / run_ns))
@@ -610,7 +612,7 @@ class Batch:
             if not block.readings:
                 block.best_ns = self.best_for_a_while(sentinel)
             began_ns = time.perf_counter_ns()
-            ns = min(self.run_ns(sentinel) for _ in range(SENTINEL_SAMPLES))
+            ns = min(self.sample_sentinel(sentinel) for _ in range(SENTINEL_SAMPLES))
             now_ns = time.perf_counter_ns()
         block.take_reading(ns, self.earlier_best_ns)
         block.look_at_ns = now_ns + max(LOOK_EVERY_NS, LOOK_LENGTHS * (now_ns - began_ns))
@@ -620,14 +622,16 @@ class Batch:
         look_ns = min(SENTINEL_START_NS, int(self.settings["time_limit_s"] * 1e9 / 4))  # it has a limit
         best_ns, until = math.inf, time.perf_counter_ns() + look_ns
         while best_ns == math.inf or time.perf_counter_ns() < until:
-            best_ns = min(best_ns, self.run_ns(sentinel))
+            best_ns = min(best_ns, self.sample_sentinel(sentinel))
         return best_ns
 
-    def run_ns(self, sentinel: Candidate) -> float:
-        """Take a sample of the sentinel: ns of one run, which a clock that loses time makes no less; see STOLEN."""
+    def sample_sentinel(self, sentinel: Candidate) -> float:
+        """Take a sample: ns of one run, which a clock that loses time makes no less; see STOLEN."""
         cpu_ns, wall_ns = sample(sentinel.invoke, sentinel.loops)
-        lost = self.clock == "thread_cpu" and wall_ns > STOLEN * sentinel.stretch * cpu_ns
-        return (wall_ns / sentinel.stretch if lost else self.on_clock(cpu_ns, wall_ns)) / sentinel.loops
+        usual_ns = cpu_ns * sentinel.stretch
+        ns = wall_ns / sentinel.stretch if wall_ns > STOLEN * usual_ns else cpu_ns
+        sentinel.stretch *= STRETCH_STEP if wall_ns > usual_ns else 1 / STRETCH_STEP
+        return self.on_clock(ns, wall_ns) / sentinel.loops
 
     @contextmanager
     def limited(self, job_id: str, phase: str, spent_s: dict[str, float], tell: Callable[..., None]) -> Iterator[None]:
@@ -647,7 +651,7 @@ class Batch:
             spent_s[job_id] = before_s + time.monotonic() - began
             self.wire.forget()
 
-    def on_clock(self, cpu_ns: int, wall_ns: int) -> int:
+    def on_clock(self, cpu_ns: float, wall_ns: float) -> float:
         """Choose the reading of the clock that this batch is measured on."""
         return cpu_ns if self.clock == "thread_cpu" else wall_ns
 

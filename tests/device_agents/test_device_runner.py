@@ -217,8 +217,25 @@ def test_a_clock_that_loses_time_does_not_make_the_sentinel_faster(
     bench: Callable[..., Wire], stretch: float, share: float, sentinel_ns: int
 ) -> None:
     """Of a sample that took longer on the wall than is usual beside its own clock the wall tells."""
-    (row,) = bench({"a": f"1000 {stretch}"}, lost=lambda seen: share if seen.endswith("mS") else 0.0).of("row")
-    assert row["sentinel_ns"] == sentinel_ns
+    (row,) = bench({"a": f"1000 {stretch}"}, lost=lambda seen: share if seen.endswith("SSmS") else 0.0).of("row")
+    assert row["sentinel_ns"] == pytest.approx(sentinel_ns, rel=0.01)
+
+
+def test_who_shares_the_cpu_for_good_makes_the_sentinel_no_slower(bench: Callable[..., Wire]) -> None:
+    """Soon a wall time of twice the CPU time is the usual one, and the CPU clock counts again."""
+
+    def is_shared(seen: str) -> bool:
+        return "r" in seen
+
+    wire = bench(
+        {"a": "1000 1", "b": "1000 1"},
+        slowness=lambda seen: 2.0 if is_shared(seen) else 1.0,
+        lost=lambda seen: 0.5 if is_shared(seen) else 0.0,
+        block_size=1,
+        rounds=60,
+        least_rounds=60,
+    )
+    assert {row["job"]: row["sentinel_ns"] for row in wire.of("row")} == {"a": 1000, "b": 1000}
 
 
 def test_several_threads_are_on_the_wall_whatever_one_clock_loses(bench: Callable[..., Wire]) -> None:

@@ -10,7 +10,6 @@ import pytest
 from synthetic import CALIBRATION, KEY, conv, measurement, synthetic_ns
 
 from latency_tables.builder import (
-    DOUBTFUL,
     MAX_ATTEMPTS,
     NetworkSpec,
     Plan,
@@ -23,6 +22,7 @@ from latency_tables.errors import FileDamaged
 from latency_tables.op_spec import OpSpec
 from latency_tables.predictor import Predictor
 from latency_tables.schema import Measurement, Network
+from latency_tables.speed import SLOW
 from latency_tables.store import LatencyTable, TableFile, load_table
 
 pytestmark = pytest.mark.whole  # whole tables
@@ -129,11 +129,11 @@ def test_a_boost_of_the_clock_makes_nothing_else_slow(tmp_path: Path) -> None:
     assert len(device.measured) == len(set(device.measured))
 
 
-def test_what_stays_at_another_speed_is_read_as_of_the_usual_one(tmp_path: Path) -> None:
-    """A boosted clock and a slow one, under rows and under networks, change no prediction and leave nothing out."""
+def test_what_stays_slow_is_read_as_of_the_usual_speed(tmp_path: Path) -> None:
+    """Slow clocks under rows and networks change no prediction and leave no network out."""
     subjects = [*NETWORKS[:5], *OPS[:25]]
-    odd = dict(zip(map(name_of, subjects), (0.8, 0.94, 1.1, 1.3, 1.5) * 6, strict=True))
-    table = built(tmp_path / "table.jsonl", FakeDevice(slow=lambda name, attempt: odd.get(name, 1.0)))
+    slow = dict(zip(map(name_of, subjects), (1.05, 1.1, 1.2, 1.3, 1.5) * 6, strict=True))
+    table = built(tmp_path / "table.jsonl", FakeDevice(slow=lambda name, attempt: slow.get(name, 1.0)))
     quiet = built(tmp_path / "quiet.jsonl", FakeDevice())
     assert table.calibrations["float32"].networks == len(NETWORKS)
     found, wanted = (Predictor(each, "float32") for each in (table, quiet))
@@ -142,23 +142,52 @@ def test_what_stays_at_another_speed_is_read_as_of_the_usual_one(tmp_path: Path)
         assert found.predict(ops).high_ms == pytest.approx(wanted.predict(ops).high_ms, rel=0.005)
 
 
-def test_disturbed_networks_do_not_calibrate_where_enough_others_do(tmp_path: Path) -> None:
-    """And where too few are undisturbed, all of them do."""
-    table = built(tmp_path / "table.jsonl", FakeDevice())
-    flagged, others = NETWORKS[:3], NETWORKS[3:]
-    for name in map(name_of, flagged):
+def test_a_calibration_says_at_which_speed_it_reads_rows(tmp_path: Path) -> None:
+    """One of an older edgekd read them as they were measured, and its predictions stay what they were."""
+    slow = {op.key for op in OPS[:5]}
+    path = tmp_path / "table.jsonl"
+    table = built(path, FakeDevice(slow=lambda name, attempt: 1.5 if name in slow else 1.0))
+    fit = table.calibrations["float32"]
+    assert fit.usual_sentinel_ns == table.usual_sentinel_ns == QUIET_NS
+    before = replace(table, calibrations={"float32": replace(fit, usual_sentinel_ns=0)})
+    new, old = (Predictor(each, "float32").predict(NETWORKS[0].ops).total_ms for each in (table, before))
+    assert old == pytest.approx(1.5 * new, rel=0.05)
+
+
+def test_times_on_the_wall_are_read_as_they_were_measured(tmp_path: Path) -> None:
+    """There a slow sentinel tells of others beside it."""
+    file = TableFile(tmp_path / "table.jsonl", replace(KEY, clock="wall", threads=2))
+    device = FakeDevice(slow=lambda name, attempt: 1.5 if name == OPS[3].key else 1.0)
+    table = build(file, PLAN, device.measure, lambda done, total: None)
+    assert table.calibrations["float32"].usual_sentinel_ns == 0
+
+
+def test_networks_on_a_boosted_clock_do_not_calibrate(tmp_path: Path) -> None:
+    """Most rows speak of the usual one, and what a boost did to a network its sentinel cannot tell."""
+    odd = {network.name: factor for network, factor in zip(NETWORKS, (0.9, 0.94), strict=False)}
+    table = built(tmp_path / "table.jsonl", FakeDevice(slow=lambda name, attempt: odd.get(name, 1.0)))
+    assert table.calibrations["float32"].networks == len(NETWORKS) - len(odd)
+    assert table.calibrations["float32"].heldout_max_error < 0.01
+
+
+def test_where_too_few_are_of_one_speed_undisturbed_networks_calibrate(tmp_path: Path) -> None:
+    """And where too few are undisturbed, all of them."""
+    flagged = {network.name for network in NETWORKS[:3]}
+    network_ns = dict(zip((network.name for network in NETWORKS), (1.0, 0.9, 0.8) * 4, strict=True))
+    table = built(tmp_path / "table.jsonl", FakeDevice(slow=lambda name, attempt: network_ns.get(name, 1.0)))
+    for name in flagged:
         disturbed = replace(table.networks[name].measurement, flags=("throttled",))
         table.networks[name] = replace(table.networks[name], measurement=disturbed)
-    assert [network.name for network in usable_networks(table, "float32")] == list(map(name_of, others))
-    for name in map(name_of, others[:2]):
+    assert {network.name for network in usable_networks(table, "float32")} == set(network_ns) - flagged
+    for name in list(network_ns)[:5]:
         del table.networks[name]
-    assert len(usable_networks(table, "float32")) == len(NETWORKS) - 2
+    assert len(usable_networks(table, "float32")) == len(NETWORKS) - 5
 
 
 def test_a_sentinel_just_below_the_limit_is_quiet_enough(tmp_path: Path) -> None:
-    """A difference that can be scaled is no reason to measure again."""
+    """The sentinel's own repeat error is no reason to measure again."""
     wobbly = OPS[3].key
-    device = FakeDevice(slow=lambda name, attempt: DOUBTFUL - 0.005 if name == wobbly else 1.0)
+    device = FakeDevice(slow=lambda name, attempt: SLOW - 0.005 if name == wobbly else 1.0)
     built(tmp_path / "table.jsonl", device)
     assert device.measured.count(wobbly) == 1
 

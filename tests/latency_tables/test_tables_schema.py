@@ -39,6 +39,11 @@ def test_a_sample_that_lost_time_counts_by_the_wall(stretch: float, quiet_ns: in
     assert made.quiet_ms == quiet_ns / 1e6
 
 
+def test_of_few_samples_none_is_made_up() -> None:
+    """Of two that differ in what they lost, the one that lost nothing counts."""
+    assert measurement("x", samples_ns=(1000, 600), wall_samples_ns=(1000, 1500)).quiet_ms == 1000 / 1e6
+
+
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**9)), min_size=1))
 def test_no_samples_make_a_time_less_than_the_fastest(pairs: list[tuple[int, int]]) -> None:
     """Whatever two clocks say, files included that nobody measured: above 0, and never faster than any sample."""

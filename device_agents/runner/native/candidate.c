@@ -22,8 +22,10 @@ static const double SETTLE_NS = 20e6;
 static const double LONG_RUN_NS = 1000000;
 /* A thread's clock leaves out what a hypervisor says that it took the CPU away for, and now and then that is too much: one
  * sample in 100,000 seemed up to twice as fast as any other. Where the wall shows so many times as much as such a clock,
- * beside what it shows at least, a sample of the sentinel counts by the wall. */
+ * beside what it mostly shows, a sample of the sentinel counts by the wall. What it mostly shows is followed in steps: up
+ * after a sample that shows more, down after one that shows less. */
 static const double STOLEN = 1.05;
+static const double STRETCH_STEP = 1.01;
 enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */
 
 /* --- samples --- */
@@ -124,7 +126,7 @@ static int warm_up(const Settings *settings, Candidate *candidate)
 {
     double goal_ns = settings->warmup_min_ms * 1e6;
     int64_t chunk = 1;
-    candidate->run_ns = candidate->stretch = INFINITY;
+    candidate->run_ns = INFINITY;
     while (candidate->warmup_runs < settings->warmup_runs || (double)candidate->warmup_ns < goal_ns) {
         Sample sample;
         int status = take_sample(&candidate->model, chunk, &sample);
@@ -133,7 +135,7 @@ static int warm_up(const Settings *settings, Candidate *candidate)
         candidate->warmup_runs += chunk;
         candidate->warmup_ns += sample.wall_ns > 0 ? sample.wall_ns : 1;
         candidate->run_ns = fmax(1, fmin(candidate->run_ns, (double)sample.wall_ns / (double)chunk));
-        candidate->stretch = fmin(candidate->stretch, (double)sample.wall_ns / fmax(1, (double)sample.cpu_ns));
+        candidate->stretch = fmax(1, (double)sample.wall_ns) / fmax(1, (double)sample.cpu_ns);
         double wanted = ceil((goal_ns - (double)candidate->warmup_ns) / candidate->run_ns);
         chunk = (int64_t)fmax(1, fmin(2.0 * (double)chunk, wanted));
     }
@@ -266,24 +268,25 @@ bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double
 
 /* Time one sample and return a single run of it in ns, or the fastest so far where that was faster or this one failed.
  * A clock that loses time does not make it less; see STOLEN. */
-static double faster_ns(const Bench *bench, const Candidate *candidate, int64_t loops, double fastest_ns)
+static double faster_ns(const Bench *bench, Candidate *candidate, double fastest_ns)
 {
     Sample sample;
-    if (take_sample(&candidate->model, loops, &sample) != 0)
+    if (take_sample(&candidate->model, candidate->loops, &sample) != 0)
         return fastest_ns;
-    double by_wall_ns = (double)sample.wall_ns / candidate->stretch;
-    bool lost = bench->on_cpu_clock && by_wall_ns > STOLEN * (double)sample.cpu_ns;
-    return fmin(fastest_ns, (lost ? by_wall_ns : clock_ns(bench, &sample)) / (double)loops);
+    double wall_ns = (double)sample.wall_ns, usual_ns = (double)sample.cpu_ns * candidate->stretch;
+    double ns = wall_ns > STOLEN * usual_ns ? wall_ns / candidate->stretch : (double)sample.cpu_ns;
+    candidate->stretch *= wall_ns > usual_ns ? STRETCH_STEP : 1 / STRETCH_STEP;
+    return fmin(fastest_ns, (bench->on_cpu_clock ? ns : wall_ns) / (double)candidate->loops);
 }
 
-double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, Look look, double *best_ns)
+double candidate_fastest_ns(const Bench *bench, Candidate *candidate, Look look, double *best_ns)
 {
     double fastest_ns = INFINITY;
     double began_s = begin_limited(candidate->job, "sentinel", bench->settings->time_limit_s, look.telling);
     for (double until_s = seconds_now() + look.before_s; seconds_now() < until_s;)
-        *best_ns = faster_ns(bench, candidate, candidate->loops, *best_ns);
+        *best_ns = faster_ns(bench, candidate, *best_ns);
     for (int i = 0; i < look.samples; i++)
-        fastest_ns = faster_ns(bench, candidate, candidate->loops, fastest_ns);
+        fastest_ns = faster_ns(bench, candidate, fastest_ns);
     end_limited(began_s);
     return fastest_ns;
 }

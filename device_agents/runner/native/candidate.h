@@ -64,7 +64,7 @@ typedef struct {
     size_t size_bytes;
     double run_ns; /* the fastest estimate of one run, which sets `loops` */
     int64_t loops;
-    double stretch; /* wall over CPU time of the warm-up, at least; clocks are slow to read somewhere */
+    double stretch; /* wall over CPU time, mostly: clocks may be slow to read, and others may share the CPU */
     bool takes_patience; /* a network, or a job of long runs */
     size_t visit_samples; /* samples_per_round, more of what takes patience */
     int64_t warmup_ns, warmup_runs, init_ns, peak_rss_bytes;
@@ -87,7 +87,7 @@ void candidate_visit(const Bench *bench, Candidate *candidate);
  * disturb the machine visits agree on what those leave it, and a long run needs many to be undisturbed from end to end. */
 bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double visits_wanted);
 /* Time a few samples and return the fastest single run in ns, or infinity. The fastest of those before lowers `best_ns`. */
-double candidate_fastest_ns(const Bench *bench, const Candidate *candidate, Look look, double *best_ns);
+double candidate_fastest_ns(const Bench *bench, Candidate *candidate, Look look, double *best_ns);
 
 /* Estimate how long a job will take at least. */
 double candidate_expected_ns(const Settings *settings, const Candidate *candidate);

@@ -70,16 +70,16 @@ class MeasureSettings:
     many of a network and of a job whose runs take a millisecond. A job is visited in `least_rounds` at least and
     `rounds` at most; in between it is done once its three best visits agree within the share `agreement`, or once it
     has had `enough_s`. Visits agree also on what others leave of a disturbed machine: how often its sentinel is slow
-    tells how many visits are wanted before agreement counts. Jobs of long visits have `patience` times as many, wanted
-    and at most, for few of their runs are undisturbed from end to end. An engine may keep to `rounds` and
-    samples_per_round for every job. cpu_mask pins the runner (bit n is CPU n).
+    tells how many visits are wanted before agreement counts, and of jobs of long visits `patience` times as many, for
+    few of their runs are undisturbed from end to end. An engine may keep to fewer rounds, and to samples_per_round for
+    every job. cpu_mask pins the runner (bit n is CPU n).
     time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
     sentinel_job_id names the job that is also measured before every round and now and then in one; None takes the first
     of the batch.
     """
 
     threads: int = 1
-    rounds: int = 48
+    rounds: int = 96
     least_rounds: int = 6
     agreement: float = 0.01  # a quiet machine repeats to that
     patience: int = 2
@@ -105,13 +105,13 @@ class MeasureSettings:
             raise InvalidRequest(f"setting cpu_mask is {self.cpu_mask!r}, must have one bit for each CPU to use")
         if self.samples > MAX_SAMPLES:
             raise InvalidRequest(
-                f"rounds, patience and samples_per_round allow {self.samples} samples, must be at most {MAX_SAMPLES}"
+                f"rounds and samples_per_round allow {self.samples} samples, must be at most {MAX_SAMPLES}"
             )
 
     @property
     def samples(self) -> int:
         """Count the samples that a row has at most."""
-        return self.rounds * self.patience * self.samples_per_round * LONG_VISIT
+        return self.rounds * self.samples_per_round * LONG_VISIT
 
     @property
     def least_samples(self) -> int:
@@ -277,8 +277,7 @@ class RowReader:
     @property
     def most_starts(self) -> int:
         """Say how many steps a plan has at most: loads and visits, and the sentinel around each round of each block."""
-        rounds = self.settings.rounds * self.settings.patience
-        return (len(self.known) + 1) * (3 * rounds + 4)
+        return (len(self.known) + 1) * (3 * self.settings.rounds + 4)
 
     def parse(self, line: bytes) -> Start | JobResult | End | Refusal:
         """Read one line. Raises ProtocolError, and then nothing of the line has been counted."""

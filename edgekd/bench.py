@@ -40,8 +40,6 @@ _LIMITS = SessionLimits(lock_wait_s=300.0)
 ROUNDS, _ENOUGH_S = MeasureSettings().rounds, MeasureSettings().enough_s
 _SENTINEL = "sentinel"
 _MAX_ATTEMPTS = 20  # of a second or three each; slow phases of a shared machine last from moments to tens of seconds
-# A few models are over in a moment; a table's rows have seconds to meet the machine at its best.
-_SETTLED_ROUNDS = 64
 _ONNX_SENTINEL = "onnx_conv;float32;in=1x32x14x14,c32x32x3x3,c32;out=1x32x14x14;@pads=1_1_1_1"
 # Looks at a device's heat cost it some 20 ms each. Rows come in groups, so that one look tells of all of one, and after
 # each group the device loads other models or waits a moment.
@@ -135,7 +133,7 @@ class Bench(Holding):
         self._session.still_here()
 
     def measure(self, models: Iterable[Model], rounds: int = ROUNDS) -> Iterator[Measurement]:
-        """Measure every model in so many rounds at most, networks and long operators in up to twice as many.
+        """Measure every model in so many rounds at most.
 
         Rows come in groups, not in the order given.
 
@@ -154,7 +152,7 @@ class Bench(Holding):
             threads=device.threads,
             rounds=rounds,
             least_rounds=_least_rounds(rounds),
-            enough_s=_ENOUGH_S * min(1.0, rounds / ROUNDS),  # more rounds are for short models, which take no time
+            enough_s=_ENOUGH_S * rounds / ROUNDS,
             sentinel_job_id=_SENTINEL,
             cpu_mask=device.cpu_mask,
         )
@@ -182,12 +180,12 @@ class Bench(Holding):
         flags and its sentinel_ns say how disturbed and how slow the machine still was.
         """
         speed = Speed(sentinel_ns)
-        found = {m.subject: m for m in self.measure(models, _SETTLED_ROUNDS)}
+        found = {m.subject: m for m in self.measure(models)}
         for _ in range(attempts - 1):
             doubtful = {name for name, m in found.items() if speed.slowdown(m) > SLOW or m.disturbances}
             if not doubtful:
                 break
-            for again in self.measure([m for m in models if m.name in doubtful], _SETTLED_ROUNDS):
+            for again in self.measure([m for m in models if m.name in doubtful]):
                 before = found[again.subject]
                 found[again.subject] = merged(before, replace(again, attempt=before.attempt + 1))
         return found
@@ -288,7 +286,7 @@ def _sentinel(suffix: str) -> Model:
 
 def _least_rounds(rounds: int) -> int:
     """Say how often a model is visited at least where `rounds` are the most."""
-    return max(rounds // 8, min(rounds, 4))
+    return min(rounds, max(rounds // 16, 4))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -592,12 +592,12 @@ class Batch:
             return False
         if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
             return True
-        if visits < min(block.visits_wanted(), rounds) * patience:
+        if visits < min(block.visits_wanted() * patience, rounds):
             return False
         times = [self.on_clock(cpu, wall) for cpu, wall in taken]
         best = sorted(min(times[first : first + size]) for first in range(0, len(times), size))[:AGREEING_VISITS]
         agree = len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
-        return agree or visits >= rounds * patience
+        return agree or visits >= rounds
 
     def switches(self) -> int:
         """Count the involuntary switches so far, where the clock cannot tell of them: `is_contended` asks only then."""

@@ -58,8 +58,7 @@ static int64_t settling_runs(const Candidate *candidate)
 
 static size_t most_samples(const Settings *settings, const Candidate *candidate)
 {
-    size_t patience = candidate->takes_patience ? (size_t)settings->patience : 1;
-    return (size_t)settings->rounds * patience * candidate->visit_samples;
+    return (size_t)settings->rounds * candidate->visit_samples;
 }
 
 /* --- the time limit --- */
@@ -258,12 +257,12 @@ bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double
         return false;
     if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
         return true;
-    size_t patience = candidate->takes_patience ? (size_t)settings->patience : 1;
-    if ((double)visits < fmin(visits_wanted, (double)rounds) * (double)patience)
+    double patience = candidate->takes_patience ? settings->patience : 1;
+    if ((double)visits < fmin(visits_wanted * patience, (double)rounds))
         return false;
     double best_ns[AGREEING_VISITS];
     find_best(bench, candidate, best_ns);
-    return visits >= rounds * patience || best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);
+    return visits >= rounds || best_ns[AGREEING_VISITS - 1] <= best_ns[0] * (1 + settings->agreement);
 }
 
 /* Time one sample and return a single run of it in ns, or the fastest so far where that was faster or this one failed.

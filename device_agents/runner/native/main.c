@@ -134,7 +134,7 @@ static void answer_plan(const Server *server, const Json *request)
     if (wanted_integer(request, "protocol", 0, INT_MAX) != PROTOCOL_VERSION)
         refuse_request();
     Settings settings = read_settings(json_member(request, "settings"));
-    if ((int64_t)settings.rounds * settings.patience * settings.samples_per_round * LONG_VISIT > MAX_SAMPLES)
+    if ((int64_t)settings.rounds * settings.samples_per_round * LONG_VISIT > MAX_SAMPLES)
         refuse_request();
     Job sentinel = read_job(json_member(request, "sentinel"));
     size_t count = (size_t)wanted_integer(request, "jobs", 0, MAX_JOBS);

@@ -98,8 +98,11 @@ def default_table(options: argparse.Namespace) -> Path:
 
 def profile(options: argparse.Namespace) -> None:
     """Run `edgekd profile`."""
+    import datetime as dt
+
     from edgekd.cli_progress import drawn_progress
     from edgekd.files import make_folder
+    from edgekd.predict import doubts
     from edgekd.profile import FULL, QUICK, ProfileRequest, profile
 
     effort = QUICK if options.quick else FULL
@@ -119,6 +122,9 @@ def profile(options: argparse.Namespace) -> None:
     text += [
         f"  {dtype}: networks left out are predicted within {100 * e:.1f} % on average" for dtype, e in errors.items()
     ]
+    now = dt.datetime.now(dt.UTC)
+    for doubt in dict.fromkeys(doubt for dtype in errors for doubt in doubts(table, dtype, now)):
+        print(f"edgekd: {path}: {doubt}", file=sys.stderr)
     print_result({"table": str(path), **counts, "heldout_mean_error": errors}, text, options.format)
 
 

@@ -114,9 +114,9 @@ def _check_text(report: Report) -> list[str]:
     networks = ", ".join(f"{count} {dtype}" for dtype, count in report.networks.items())
     lines.append(f"  whole networks: {networks or 'none'}")
     lines += _calibration_lines(report)
-    attempts = ", ".join(f"{count} {_times(number)}" for number, count in report.attempts.items())
+    attempts = ", ".join(f"{_times(number)}: {count}" for number, count in report.attempts.items())
     lines.append(f"  measured: from {report.first_at or 'an unknown time'} to {report.last_at or 'an unknown time'}")
-    lines.append(f"  attempts: {attempts or 'none'}; disturbed every time: {len(report.disturbed)}")
+    lines.append(f"  measured {attempts or 'nothing'}; flagged as disturbed every time: {len(report.disturbed)}")
     lines += [f"    {subject}" for subject in report.disturbed[:_FEW]]
     if report.cut_bytes:
         advice = "it is dropped when the table is completed, which measures it again"

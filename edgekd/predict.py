@@ -28,6 +28,7 @@ from latency_tables.simulate import SIMULATED
 from latency_tables.store import LatencyTable
 
 _OLD_DAYS = 180  # an operating system's update or two
+_POOR_ERROR = 0.05  # relative, of networks left out of a calibration: seen on busy machines; 0.005 to 0.02 on calm ones
 # By engine: what it may run models with, and the packages that bring it. The first found measures, as runners choose.
 _RUNTIMES: dict[str, Mapping[str, tuple[str, ...]]] = {
     "python": {
@@ -129,6 +130,9 @@ def doubts(table: LatencyTable, dtype: str, now: dt.datetime) -> Iterator[str]:
         yield f"the table has no {dtype} networks to be calibrated on, so sums are plain and the interval is wide"
     elif Predictor(table, dtype).is_outdated:
         yield f"the {dtype} calibration is of other networks than the table's, so the interval is wide; profile again"
+    elif (error := table.calibrations[dtype].heldout_mean_error) > _POOR_ERROR:
+        busy = "others used the machine while it was measured, for one: a table of a calmer hour predicts better"
+        yield f"networks left out of the {dtype} calibration are {100 * error:.0f} % off on average; {busy}"
     measured = [moment for row in table.measurements if (moment := _moment(row.started_at))]
     days = (now - statistics.median_low(measured)).days if measured else 0  # one fresh row makes no table young
     if days > _OLD_DAYS:

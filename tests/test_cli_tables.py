@@ -85,7 +85,7 @@ def test_check_prints_what_a_good_table_holds(says: Says, gives: Gives) -> None:
         "whole networks: 1 float32",
         "calibrated for int8: heldout mean error 1 %",
         "measured: from 2026-01-02T03:04:05Z to 2026-01-02T03:04:05Z",
-        "attempts: 4 once; disturbed every time: 0",
+        "measured once: 4; flagged as disturbed every time: 0",
     ):
         assert part in text
     assert "!" not in text

@@ -169,6 +169,9 @@ def test_doubts_are_told(table: LatencyTable) -> None:
     assert "days ago" in old
     (uncalibrated,) = doubts(replace(table, calibrations={}), "int8", NOW)
     assert "calibrated" in uncalibrated
+    poor = replace(table.calibrations["int8"], heldout_mean_error=0.113)
+    (busy,) = doubts(replace(table, calibrations={"int8": poor}), "int8", NOW)
+    assert "left out of the int8 calibration are 11 % off on average" in busy
     row = measurement(conv().key, source="imported:somebody, 2020")
     (imported,) = doubts(replace(table, rows={conv().key: row}), "int8", NOW)
     assert "imported:somebody, 2020" in imported

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms
-from latency_tables.fitting import Observation
+from latency_tables.fitting import Fitting, Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
 from latency_tables.speed import AS_MEASURED, SLOW, Speed
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
+_HEAVIEST = "float32"  # the dtype whose weights show best at what rate those of all come back
 _SAME = 1e-6  # relative, of two fits; what differs by less changes no prediction that anyone could measure
 _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
 
@@ -161,9 +162,22 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
     """
     # Times on the wall are slow beside others as well, and their sentinel scatters more than a clock drifts.
     speed = table.speed if table.key.clock == "thread_cpu" else AS_MEASURED
+    near_gb_per_s = 0.0 if dtype == _HEAVIEST else _near_gb_per_s(table, speed)
+    fit = calibrate(*_seen(table, dtype, speed), near_gb_per_s)
+    return replace(fit, usual_sentinel_ns=speed.usual_sentinel_ns)
+
+
+def _near_gb_per_s(table: LatencyTable, speed: Speed) -> float:
+    """Give the rate at which weights come by the networks that have most of them, 0 where those show none."""
+    observations, fixed_ms = _seen(table, _HEAVIEST, speed)
+    few = len(observations) < MIN_NETWORKS
+    return 0.0 if few else Fitting.of(observations, fixed_ms).fitted().memory.near_gb_per_s
+
+
+def _seen(table: LatencyTable, dtype: str, speed: Speed) -> tuple[list[Observation], float]:
+    """Sum up a dtype's networks, and give the fixed cost of a call that they are freed of."""
     fixed_ms = fixed_cost_ms(table, dtype, speed)
-    observations = [observation(table.rows, network, fixed_ms, speed) for network in usable_networks(table, dtype)]
-    return replace(calibrate(observations, fixed_ms), usual_sentinel_ns=speed.usual_sentinel_ns)
+    return [observation(table.rows, network, fixed_ms, speed) for network in usable_networks(table, dtype)], fixed_ms
 
 
 def observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: float, speed: Speed) -> Observation:
@@ -177,14 +191,10 @@ def observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: flo
 
 
 def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:
-    """List the networks of a dtype whose operators all have rows, where enough remain without disturbed ones and
-    without those on a boosted clock: most rows speak of the usual one.
-    """
+    """List the networks of a dtype whose operators all have rows, without disturbed ones where enough remain."""
     usable = [n for n in table.networks.values() if n.dtype == dtype and _is_covered(table, n)]
     undisturbed = [network for network in usable if not network.measurement.disturbances]
-    speed = table.speed
-    usual = [network for network in undisturbed if speed.slowdown(network.measurement) >= 1 / SLOW]
-    return next((networks for networks in (usual, undisturbed) if len(networks) >= MIN_NETWORKS), usable)
+    return undisturbed if len(undisturbed) >= MIN_NETWORKS else usable
 
 
 def _is_covered(table: LatencyTable, network: Network) -> bool:

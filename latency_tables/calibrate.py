@@ -46,7 +46,7 @@ class Calibration:
     kept_mb: float = 0.0  # of a network's weights, which need not come back; a megabyte is 10⁶ bytes
     far_gb_per_s: float = 0.0  # at which they come from far where a network takes longer than kept_ms; 0: not seen
     kept_ms: float = 0.0  # for how long they stay near
-    usual_sentinel_ns: int = 0  # slow rows are read as of this speed, see speed.py; 0: as they were measured
+    usual_sentinel_ns: int = 0  # times are read as of this speed, see speed.py; 0: as they were measured
 
     def __post_init__(self) -> None:
         """Raise ValueError for what would make times infinite, or less of slower operators and of more weights."""
@@ -111,8 +111,8 @@ def uncalibrated(fixed_ms: float) -> Calibration:
     return Calibration(1.0, 0.0, fixed_ms, error, error, error, 0.0, fixed_ms)
 
 
-def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0) -> Calibration:
-    """Fit by regularised least squares on relative errors.
+def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0, near_gb_per_s: float = 0.0) -> Calibration:
+    """Fit by regularised least squares on relative errors; `near_gb_per_s` as in `Fitting.of`.
 
     Raises:
         TooFewNetworks: fewer than MIN_NETWORKS observations.
@@ -120,7 +120,7 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0) -> Cal
     """
     if len(observations) < MIN_NETWORKS:
         raise TooFewNetworks(len(observations), MIN_NETWORKS)
-    fitting = Fitting.of(observations, fixed_ms)
+    fitting = Fitting.of(observations, fixed_ms, near_gb_per_s)
     found, errors = fitting.fitted(), np.abs(fitting.left_out_errors())
     scale, per_op_ms, offset_ms = map(float, found.coefficients)
     return Calibration(

@@ -35,6 +35,7 @@ _SMALLER_STEPS = (1.2, 1.08)  # of what is then tried around the best, one after
 # each network: where there was no limit, one of 46 rates lowered it by more in one of 60 sets of 20 networks; where
 # there was one, by 6 to 64.
 _EVIDENCE = 5.5
+_ALIKE = 2.0  # × at most, between the near rates of two dtypes on one machine
 _STARTS = 3
 
 
@@ -106,14 +107,18 @@ class Fitting:
     measured: Floats  # (networks,) ms
     fixed_ms: float  # of a call
     is_seen: npt.NDArray[np.bool_]  # (networks,)
+    kinds: tuple[_Kind, ...]  # of memory; the first needs no evidence
 
     @staticmethod
-    def of(observations: Sequence[Observation], fixed_ms: float) -> Fitting:
-        """Prepare to fit all of some networks; `fixed_ms` is the cost of a call, 0 where it was not measured."""
-        sums = _Sums.of(observations)
-        features = sums.features([memory for kind in _KINDS for memory in kind.memories])
+    def of(observations: Sequence[Observation], fixed_ms: float, near_gb_per_s: float = 0.0) -> Fitting:
+        """Prepare to fit all of some networks; `fixed_ms` is the cost of a call, 0 where it was not measured.
+
+        `near_gb_per_s` is the near rate that networks of a dtype with more weights showed on the same machine, if any.
+        """
+        sums, kinds = _Sums.of(observations), _kinds_like(near_gb_per_s) if near_gb_per_s else _KINDS
+        features = sums.features([memory for kind in kinds for memory in kind.memories])
         measured = np.array([one.measured_ms for one in observations])
-        return Fitting(sums, features, measured, fixed_ms, np.ones(len(observations), dtype=bool))
+        return Fitting(sums, features, measured, fixed_ms, np.ones(len(observations), dtype=bool), kinds)
 
     def left_out_errors(self) -> Floats:
         """Give the relative error of each network's prediction by a fit to all others."""
@@ -133,16 +138,20 @@ class Fitting:
         return predicted / self.measured - 1.0
 
     def _fitted_with(self, noise: float) -> Fitted:
-        """Fit by every kind of memory; take the one with the most to fit that explains clearly more than the others."""
+        """Fit by every kind of memory; take the one with the most to fit that explains clearly more than the others.
+
+        The first is taken for nothing, and each parameter more has to be paid for.
+        """
         goal = _Goal.of(self, noise)
         misfits, _ = goal.fits(self.features[:, self.is_seen])
-        (believed, parameters), start = (self._best(goal, _NO_LIMIT.memories), 0), len(_NO_LIMIT.memories)
-        for kind in _KINDS[1:]:
+        ends = list(itertools.accumulate(len(kind.memories) for kind in self.kinds[:-1]))
+        (first, tried), *further = zip(self.kinds, np.split(misfits, ends), strict=True)
+        believed, parameters = self._polished(goal, first.best(tried)), first.parameters
+        for kind, tried in further:
             free = len(goal.measured) - _COEFFICIENTS - kind.parameters
+            needed = _EVIDENCE * (kind.parameters - parameters)
             if free < 1:
                 break
-            tried, needed = misfits[start : start + len(kind.memories)], _EVIDENCE * (kind.parameters - parameters)
-            start += len(kind.memories)
             if believed.misfit - float(tried.min()) < needed / 2:
                 continue  # what lies between those that are tried does not fit so much better than they
             best = self._polished(goal, kind.best(tried))
@@ -162,6 +171,16 @@ class Fitting:
         misfits, found = goal.fits(self.sums.features(memories)[:, self.is_seen])
         best = int(np.argmin(misfits))
         return Fitted(memories[best], found[best], float(misfits[best]))
+
+
+def _kinds_like(near_gb_per_s: float) -> tuple[_Kind, ...]:
+    """Give of each kind the memories whose near rate is like a known one, and no kind that has none."""
+    least, most = near_gb_per_s / _ALIKE, near_gb_per_s * _ALIKE
+    alike = (
+        replace(kind, memories=tuple(memory for memory in kind.memories if least <= memory.near_gb_per_s <= most))
+        for kind in _KINDS
+    )
+    return tuple(kind for kind in alike if kind.memories)
 
 
 def _around(memory: Memory, step: float) -> list[Memory]:

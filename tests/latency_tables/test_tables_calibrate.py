@@ -181,6 +181,37 @@ def test_weights_of_which_nothing_is_seen_are_not_fetched(noise: float, networks
     assert found <= 1
 
 
+def light(fetch_gb_per_s: float, seed: int) -> tuple[list[Observation], list[Observation]]:
+    """Make networks of few weights, 20 that scatter and 40 that do not."""
+    rng = np.random.default_rng(seed)
+    truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=fetch_gb_per_s, kept_mb=1.0)
+    made = [
+        timed(truth, dataclasses.replace(one, weights_mb=tuple(mb / 4 for mb in one.weights_mb)))
+        for one in fetching(60, 1e6, seed)
+    ]
+    noisy = [dataclasses.replace(one, measured_ms=one.measured_ms * (1 + 0.02 * rng.normal())) for one in made[:20]]
+    return noisy, made[20:]
+
+
+@pytest.mark.parametrize("gb_per_s", [10.0, 15.0])
+def test_a_rate_that_heavier_networks_showed_needs_no_evidence(gb_per_s: float) -> None:
+    """Of few weights too little is seen to believe in a limit; where it is known to be there, it predicts better."""
+    alone, informed = [], []
+    for seed in range(8):
+        data, others = light(gb_per_s, seed)
+        for fit, errors in ((calibrate(data), alone), (calibrate(data, 0.0, gb_per_s), informed)):
+            errors.append(np.mean([error_of(fit, one) for one in others]))
+    assert np.mean(informed) < 0.9 * np.mean(alone)
+
+
+@pytest.mark.parametrize("gb_per_s", [1.0, 10.0, 60.0])
+def test_a_rate_is_like_that_which_heavier_networks_showed(gb_per_s: float) -> None:
+    """One machine has one memory: whatever some networks seem to say, it is not half or twice as fast for them."""
+    for seed in range(4):
+        fit = calibrate(light(10.0, seed)[0], 0.0, gb_per_s)
+        assert gb_per_s / 2.6 <= fit.fetch_gb_per_s <= 2.6 * gb_per_s
+
+
 @pytest.mark.parametrize("noise", [0.005, 0.01])
 @pytest.mark.parametrize("kept_mb", [0.3, 1.0, 3.0])
 def test_a_cache_of_another_size_is_not_taken_for_one_that_loses_weights(kept_mb: float, noise: float) -> None:

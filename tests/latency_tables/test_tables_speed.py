@@ -1,4 +1,4 @@
-"""The usual speed: what a slow machine measured is read as of it; scatter and boosts of the sentinel change nothing."""
+"""The usual speed: what was measured at another one is read as of it, and a sentinel's scatter changes nothing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def test_the_sentinel_tells_how_many_times_slower_the_machine_was(sentinel_ns: i
     assert USUAL.slowdown(measurement("x", sentinel_ns=sentinel_ns)) == pytest.approx(slowdown)
 
 
-@pytest.mark.parametrize("factor", [SLOW + 0.001, 1.1, 1.31, 3.0])
+@pytest.mark.parametrize("factor", [0.9, 0.95, SLOW + 0.001, 1.1, 1.31, 3.0])
 def test_one_factor_on_both_is_taken_back(factor: float) -> None:
-    """A subject and the sentinel beside it on a slow clock tell what the subject takes on the usual one."""
+    """A subject and the sentinel beside it on another clock tell what the subject takes on the usual one."""
     odd = measurement("x", round(1_000_000 * factor), sentinel_ns=round(40_000 * factor))
     assert USUAL.quiet_ms(odd) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.9, 0.99, 1.0, 1.01, SLOW - 0.001])
-def test_scatter_and_a_boost_of_the_sentinel_change_no_time(factor: float) -> None:
-    """They would be put on every row otherwise, which a short boost did not make any faster."""
+@pytest.mark.parametrize("factor", [0.5, 0.89, 1 / SLOW + 0.001, 1.0, 1.01, SLOW - 0.001])
+def test_scatter_and_absurd_boosts_of_the_sentinel_change_no_time(factor: float) -> None:
+    """They would be put on every row otherwise; so fast no machine was for as long as rows take."""
     row = measurement("x", 1_000_000, sentinel_ns=round(40_000 * factor))
     assert USUAL.quiet_ms(row) == row.quiet_ms == 1.0
 

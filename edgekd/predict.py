@@ -131,8 +131,8 @@ def doubts(table: LatencyTable, dtype: str, now: dt.datetime) -> Iterator[str]:
     elif Predictor(table, dtype).is_outdated:
         yield f"the {dtype} calibration is of other networks than the table's, so the interval is wide; profile again"
     elif (error := table.calibrations[dtype].heldout_mean_error) > _POOR_ERROR:
-        busy = "others used the machine while it was measured, for one: a table of a calmer hour predicts better"
-        yield f"networks left out of the {dtype} calibration are {100 * error:.0f} % off on average; {busy}"
+        why = "others who used the machine meanwhile do this to a table, and networks that are few or unlike each other"
+        yield f"networks left out of the {dtype} calibration are {100 * error:.0f} % off on average; {why}"
     measured = [moment for row in table.measurements if (moment := _moment(row.started_at))]
     days = (now - statistics.median_low(measured)).days if measured else 0  # one fresh row makes no table young
     if days > _OLD_DAYS:

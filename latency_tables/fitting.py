@@ -35,7 +35,7 @@ _SMALLER_STEPS = (1.2, 1.08)  # of what is then tried around the best, one after
 # each network: where there was no limit, one of 46 rates lowered it by more in one of 60 sets of 20 networks; where
 # there was one, by 6 to 64.
 _EVIDENCE = 5.5
-_ALIKE = 2.0  # × at most, between the near rates of two dtypes on one machine
+_ALIKE = 2.0  # × at most, between the near rate of one dtype and those that are tried for another on the same machine
 _STARTS = 3
 
 
@@ -174,13 +174,16 @@ class Fitting:
 
 
 def _kinds_like(near_gb_per_s: float) -> tuple[_Kind, ...]:
-    """Give of each kind the memories whose near rate is like a known one, and no kind that has none."""
+    """Give the kinds for networks on a machine whose near rate is known: the memories like it come first, and that they
+    see no limit all the same, because a cache keeps all of their fewer weights, takes evidence.
+    """
     least, most = near_gb_per_s / _ALIKE, near_gb_per_s * _ALIKE
-    alike = (
+    near, far = (
         replace(kind, memories=tuple(memory for memory in kind.memories if least <= memory.near_gb_per_s <= most))
-        for kind in _KINDS
+        for kind in (_NEAR, _FAR)
     )
-    return tuple(kind for kind in alike if kind.memories)
+    kinds = near, replace(_NO_LIMIT, parameters=near.parameters + 1), far
+    return tuple(kind for kind in kinds if kind.memories)
 
 
 def _around(memory: Memory, step: float) -> list[Memory]:

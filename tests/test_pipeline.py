@@ -307,7 +307,10 @@ def test_the_manifests_latencies_are_what_they_say(runs: Runs) -> None:
     for dtype in DTYPES:
         assert manifest["predicted_low_ms"][dtype] <= manifest["predicted_ms"][dtype]
         assert manifest["predicted_ms"][dtype] <= manifest["predicted_high_ms"][dtype]
-        assert manifest["measured_ms"][dtype] == Measurement(**manifest["measurements"][dtype]).quiet_ms
+        measured = Measurement(**manifest["measurements"][dtype])
+        assert (
+            min(measured.samples_ns) / 1e6 <= manifest["measured_ms"][dtype] == measured.quiet_ms <= measured.median_ms
+        )
     assert manifest["predicted_ms"]["int8"] <= manifest["target_ms"]
 
 

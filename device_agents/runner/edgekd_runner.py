@@ -82,7 +82,7 @@ HOME_PAUSE_S = 0.3
 # A thread's clock leaves out what a hypervisor says that it took the CPU away for, and now and then that is too much:
 # one sample in 100,000 seemed up to twice as fast as any other. Where the wall shows so many times as much as such a
 # clock, beside what it mostly shows, a sample of the sentinel counts by the wall. What it mostly shows is followed in
-# steps: up after a sample that shows more, down after one that shows less.
+# steps, up after a sample that shows more, down after one that shows less: who shares a CPU for good is usual soon.
 STOLEN = 1.05
 STRETCH_STEP = 1.01
 CONTENDED = 1.3  # wall over CPU time: a quiet machine stays below 1.01

@@ -22,8 +22,8 @@ static const double SETTLE_NS = 20e6;
 static const double LONG_RUN_NS = 1000000;
 /* A thread's clock leaves out what a hypervisor says that it took the CPU away for, and now and then that is too much: one
  * sample in 100,000 seemed up to twice as fast as any other. Where the wall shows so many times as much as such a clock,
- * beside what it mostly shows, a sample of the sentinel counts by the wall. What it mostly shows is followed in steps: up
- * after a sample that shows more, down after one that shows less. */
+ * beside what it mostly shows, a sample of the sentinel counts by the wall. What it mostly shows is followed in steps, up
+ * after a sample that shows more, down after one that shows less: who shares a CPU for good is usual soon. */
 static const double STOLEN = 1.05;
 static const double STRETCH_STEP = 1.01;
 enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,9 @@ def _table_there(options: argparse.Namespace) -> Path:
     options.quick = not options.quick
     other, flag = default_table(options), " with --quick" if options.quick else " without --quick"
     command = f"edgekd profile {_where(options, path)} --model {options.models[0]}"
-    hint = f"; {other} is there: predict from it{flag}" if other.exists() else ""
+    near = get_close_matches(path.name, [found.name for found in path.parent.glob("*.jsonl")], n=1)
+    hint = f"; {path.parent / near[0]} is there: was its device and space meant?" if near else ""
+    hint = f"; {other} is there: predict from it{flag}" if other.exists() else hint
     raise DataError(f"table {path} does not exist; measure it with: {command}, or name one with --table{hint}")
 
 

@@ -219,6 +219,8 @@ def test_a_rough_table_is_found_by_the_flag_that_made_it(
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{quick} is there: predict from it with --quick" in error
     assert f"--device bench --table tables/bench-mnasnet-28-narrow.jsonl --model {model.path}" in error
+    assert cli.run(["predict", str(model.path), "--device", "bnech"]) == 2  # a slip
+    assert f"{quick} is there: was its device and space meant?" in capsys.readouterr().err
     assert cli.run([*words, "--quick"]) == 0
     assert f"{model.path}: " in capsys.readouterr().out
 

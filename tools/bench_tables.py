@@ -106,8 +106,8 @@ def _bars(result: Result) -> Iterator[Bar]:
         yield Bar("interval_coverage", coverage, MIN_COVERAGE, is_most=False)
         yield Bar("interval_coverage", coverage, MAX_COVERAGE)
     if seconds := result.get("device_seconds"):
-        ratio = seconds["process_per_row"] / seconds["edgekd"]
-        yield Bar("device_seconds ratio", ratio, MIN_DEVICE_RATIO, is_most=False)
+        for ours, name in (("edgekd", "device_seconds ratio"), ("quick", "device_seconds ratio of --quick")):
+            yield Bar(name, seconds["process_per_row"] / seconds[ours], MIN_DEVICE_RATIO, is_most=False)
     if speeds := result.get("predictions_per_s"):
         yield Bar("predictions_per_s.vectorised", speeds["vectorised"], MIN_VECTORISED_PER_S, is_most=False)
     if "load_table_5000_s" in result:
@@ -123,6 +123,9 @@ def _heldout_bars(name: str, methods: Mapping[str, Stats]) -> Iterator[Bar]:
     yield Bar(f"{name}.spearman", ours["spearman"], MIN_SPEARMAN, is_most=False)
     for other in ("isolated_sum", "op_count_fit"):
         yield Bar(f"{name}.mean_ape beside {other}'s", ours["mean_ape"], methods[other]["mean_ape"])
+    if quick := methods.get("quick"):  # as good as a process a row, whose rows know nothing of whole networks
+        theirs = methods["isolated_sum"]["mean_ape"]
+        yield Bar(f"{name} --quick.mean_ape beside isolated_sum's", quick["mean_ape"], theirs)
 
 
 # --- networks of the tables' spaces -----------------------------------------------------------------------------------
@@ -183,16 +186,20 @@ class Cell:
         """Measure the networks once for reference and again a few times, each in a fresh process, and predict them."""
         files = shop.held_out(px, dtype)  # before a device is held, which would wait for them
         table = shop.profiled(px, condition).table
+        rough = shop.rough(px).table if condition == ALONE else None
         print(f"{dtype}@{px}: {len(files)} networks measured {1 + shop.scale.pairs} times", flush=True)
         runs = [shop.measured(files, table, condition) for _ in range(1 + shop.scale.pairs)]
         reference, *again = (run.ms for run in runs)
         ops = [file.ops for file in files]
         found = [Predictor(table, dtype).predict(each) for each in ops]
         ms = {"reference": reference, **simple_predictions(table, dtype, ops)}
-        ms |= {"edgekd": [one.total_ms for one in found], **{f"repeat_{i}": run for i, run in enumerate(again, 1)}}
+        ms["edgekd"] = [one.total_ms for one in found]
+        if rough:
+            ms["quick"] = [Predictor(rough, dtype).predict(each).total_ms for each in ops]
         stats: dict[str, Stats] = {
-            method: errors_of(ms[method], reference) for method in ("isolated_sum", "op_count_fit", "edgekd")
+            method: errors_of(of, reference) for method, of in ms.items() if method != "reference"
         }
+        ms |= {f"repeat_{i}": run for i, run in enumerate(again, 1)}
         stats["repeat"] = _median([errors_of(run, reference) for run in again])
         print_stats(stats)
         inside = [one.low_ms <= measured <= one.high_ms for one, measured in zip(found, reference, strict=True)]

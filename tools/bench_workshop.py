@@ -26,6 +26,7 @@ from edgekd.bench import ROUNDS, Bench, DeviceChoice, MeasuringFailed, Model
 from edgekd.errors import DataError, UsageError
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
+from edgekd.profile import QUICK as ROUGH
 from edgekd.profile import Effort, Order, ProfileRequest, calibration_archs, profile
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
@@ -191,6 +192,7 @@ class Workshop:
         self.scale = scale
         self._seed = seed
         self._profiled: dict[tuple[int, Condition], Profiled] = {}
+        self._rough: dict[int, Profiled] = {}
 
     def space(self, px: int) -> Space:
         """Give the space of a resolution, or its corner."""
@@ -201,20 +203,30 @@ class Workshop:
         """Measure a space's table in every dtype, as `edgekd profile` does."""
         if (px, condition) not in self._profiled:
             path = self.folder / f"table-{px}-{condition.threads}-{condition.loaded}.jsonl"
-            with condition.held(), DeviceClock() as clock:
-                table = self._profile(path, self.order(px), condition)
-            seconds = clock.seconds_for([*table.rows, *table.networks])
-            sentinel_us = table.usual_sentinel_ns / 1000
-            rows = f"{len(table.rows)} rows in {seconds:.1f} s, sentinel {sentinel_us:.1f} µs"
-            print(f"table of mnasnet-{px}, {condition}: {rows}")
-            for dtype, fit in table.calibrations.items():
-                print(f"  {dtype}: {_spelled(fit)}", flush=True)
-            self._profiled[px, condition] = Profiled(path, table, seconds)
+            self._profiled[px, condition] = self._timed(path, px, condition, self._effort)
         return self._profiled[px, condition]
 
-    def order(self, px: int) -> Order:
-        """Say what a space's table covers."""
-        return Order.for_space(self.space(px), networks=self.scale.calibration)
+    def rough(self, px: int) -> Profiled:
+        """Measure a space's table in every dtype, as `edgekd profile --quick` does."""
+        if px not in self._rough:
+            self._rough[px] = self._timed(self.folder / f"table-{px}-quick.jsonl", px, ALONE, ROUGH)
+        return self._rough[px]
+
+    def _timed(self, path: Path, px: int, condition: Condition, effort: Effort) -> Profiled:
+        with condition.held(), DeviceClock() as clock:
+            table = self._profile(path, self.order(px, effort), condition, effort)
+        seconds = clock.seconds_for([*table.rows, *table.networks])
+        sentinel_us = table.usual_sentinel_ns / 1000
+        quick = " --quick" if effort == ROUGH else ""
+        rows = f"{len(table.rows)} rows in {seconds:.1f} s, sentinel {sentinel_us:.1f} µs"
+        print(f"table of mnasnet-{px}{quick}, {condition}: {rows}")
+        for dtype, fit in table.calibrations.items():
+            print(f"  {dtype}: {_spelled(fit)}", flush=True)
+        return Profiled(path, table, seconds)
+
+    def order(self, px: int, effort: Effort | None = None) -> Order:
+        """Say what a space's table covers, one of full effort unless another is named."""
+        return Order.for_space(self.space(px), networks=(effort or self._effort).networks)
 
     def held_out(self, px: int, dtype: str) -> list[NetworkFile]:
         """Write the networks that no table is calibrated on, uniformly drawn, the same in every dtype."""
@@ -227,7 +239,8 @@ class Workshop:
 
     def _held_out_archs(self, space: Space) -> list[Arch]:
         rng = random.Random(self._seed)  # noqa: S311 - a choice of networks, not a secret
-        calibrated = set(calibration_archs(space, self.scale.calibration))
+        efforts = (self._effort, ROUGH)
+        calibrated = {arch for effort in efforts for arch in calibration_archs(space, effort.networks)}
         archs: dict[Arch, None] = {}
         for _ in range(_MOST_DRAWS * self.scale.heldout):
             if len(archs) == self.scale.heldout:
@@ -246,14 +259,17 @@ class Workshop:
             shutil.copyfile(self.profiled(px).path, path)
         wanted = tuple(op for op in dict.fromkeys(ops) if not op.is_folded)
         try:
-            return self._profile(path, Order(wanted), ALONE)
+            return self._profile(path, Order(wanted), ALONE, self._effort)
         except (MeasuringFailed, DataError) as error:
             warn(str(error))
         rows = load_table(path).rows  # all that could be measured; what was slow is measured again
-        return self._profile(path, Order(tuple(op for op in wanted if op.key in rows)), ALONE)
+        return self._profile(path, Order(tuple(op for op in wanted if op.key in rows)), ALONE, self._effort)
 
-    def _profile(self, path: Path, order: Order, condition: Condition) -> LatencyTable:
-        effort = Effort(self.scale.calibration, self.scale.rounds)
+    @property
+    def _effort(self) -> Effort:
+        return Effort(self.scale.calibration, self.scale.rounds)
+
+    def _profile(self, path: Path, order: Order, condition: Condition, effort: Effort) -> LatencyTable:
         request = ProfileRequest(Host(threads=condition.threads), path, effort=effort)
         return profile(request, order, lambda done, total: None, warn)
 

@@ -48,7 +48,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(MIN_NETWORKS, 4, 1)  # a fifth of the time, for a first look or an emulated device
+QUICK = Effort(MIN_NETWORKS, 8, 1)  # a tenth of the time, for a first look or an emulated device
 
 _CALIBRATION_SEED = 20
 _FEW = 5  # reasons in one message

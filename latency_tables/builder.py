@@ -22,6 +22,7 @@ from latency_tables.store import LatencyTable, TableFile
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
 _HEAVIEST = "float32"  # the dtype whose weights show best at what rate those of all come back
 _SAME = 1e-6  # relative, of two fits; what differs by less changes no prediction that anyone could measure
+_PROBED = 32  # slow subjects that are measured again before the others: seconds show whether it is worth it
 _SYNC_EVERY = 100  # measurements; a crash of the whole machine may cost so many
 
 
@@ -74,14 +75,11 @@ class Plan:
         """List what was measured beside a slow sentinel or disturbed, and may be tried again."""
         speed = table.speed
 
-        def is_slow(measurement: Measurement | None) -> bool:
-            if measurement is None or measurement.attempt >= self.attempts:
-                return False
-            return speed.slowdown(measurement) > SLOW or bool(measurement.disturbances)
+        def again(subject: Subject) -> bool:
+            known = _known(table, subject)
+            return known is not None and known.attempt < self.attempts and _is_slow(known, speed)
 
-        ops = [op for op in self.ops if is_slow(table.rows.get(op.key))]
-        known = {name: network.measurement for name, network in table.networks.items()}
-        return list(_spread(ops, [network for network in self.networks if is_slow(known.get(network.name))]))
+        return list(_spread(list(filter(again, self.ops)), list(filter(again, self.networks))))
 
 
 def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> LatencyTable:
@@ -90,8 +88,9 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
     if _is_final(table, plan):
         return table  # measuring or fitting again would change what searches have been told
     try:
-        for _ in range(plan.attempts):
-            _measure(file, plan, measure, on_row)
+        _measure(file, plan.missing(table), measure, on_row)
+        for _ in range(1, plan.attempts):
+            _measure_slow(file, plan.slow(table), measure, on_row)
     except BaseException:
         _calibrate(file, Plan((), ()))  # what was calibrated before must speak for the rows that came since
         raise
@@ -99,8 +98,27 @@ def build(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> Laten
     return table
 
 
-def _measure(file: TableFile, plan: Plan, measure: Measure, on_row: OnRow) -> None:
-    todo = plan.missing(file.table) + plan.slow(file.table)
+def _measure_slow(file: TableFile, slow: Sequence[Subject], measure: Measure, on_row: OnRow) -> None:
+    """Measure again what is slow, a few first: where the machine is as slow as it was, the rest stays as it is."""
+    first, rest = slow[:_PROBED], slow[_PROBED:]
+    _measure(file, first, measure, lambda done, _: on_row(done, len(slow)))
+    known, speed = [_known(file.table, subject) for subject in first], file.table.speed
+    if not all(row is not None and _is_slow(row, speed) for row in known):
+        _measure(file, rest, measure, lambda done, _: on_row(_PROBED + done, len(slow)))
+
+
+def _known(table: LatencyTable, subject: Subject) -> Measurement | None:
+    if isinstance(subject, OpSpec):
+        return table.rows.get(subject.key)
+    network = table.networks.get(subject.name)
+    return network.measurement if network else None
+
+
+def _is_slow(measurement: Measurement, speed: Speed) -> bool:
+    return speed.slowdown(measurement) > SLOW or bool(measurement.disturbances)
+
+
+def _measure(file: TableFile, todo: Sequence[Subject], measure: Measure, on_row: OnRow) -> None:
     for done, (subject, measurement) in enumerate(measure(todo) if todo else (), 1):
         _add(file, subject, measurement)
         if done % _SYNC_EVERY == 0:
@@ -142,13 +160,12 @@ def _is_same(known: Calibration | None, fit: Calibration) -> bool:
 
 
 def _add(file: TableFile, subject: Subject, measurement: Measurement) -> None:
+    before = _known(file.table, subject)
+    again = replace(measurement, attempt=before.attempt + 1 if before else 1)
     if isinstance(subject, OpSpec):
-        before = file.table.rows.get(subject.key)
-        file.add_row(replace(measurement, attempt=before.attempt + 1 if before else 1))
-        return
-    known = file.table.networks.get(subject.name)
-    again = replace(measurement, attempt=known.measurement.attempt + 1 if known else 1)
-    file.add_network(Network(subject.name, subject.dtype, tuple(op.key for op in subject.ops), again))
+        file.add_row(again)
+    else:
+        file.add_network(Network(subject.name, subject.dtype, tuple(op.key for op in subject.ops), again))
 
 
 def fit_networks(table: LatencyTable, dtype: str) -> Calibration:

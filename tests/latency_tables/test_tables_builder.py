@@ -217,6 +217,24 @@ def test_a_machine_that_stays_slow_does_not_keep_a_build_from_ending(tmp_path: P
     assert idle.measured == []
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_few_are_measured_again_to_see_whether_the_machine_still_is_slow(tmp_path: Path, stays: bool) -> None:
+    """Where it is, the others would take minutes and tell nothing new; else all get another chance."""
+    ops = tuple(conv(channels) for channels in range(4, 304))
+    slow = {op.key for op in ops[:100]}
+    device = FakeDevice(slow=lambda name, attempt: 1.2 if name in slow and (stays or attempt == 1) else 1.0)
+    told: list[tuple[int, int]] = []
+    file = TableFile(tmp_path / "table.jsonl", KEY)
+    table = build(file, Plan(ops, NETWORKS), device.measure, lambda *told_now: told.append(told_now))
+    count = 32 if stays else 100
+    again = {name: n for name in slow if (n := device.measured.count(name)) > 1}
+    assert sorted(again.values()) == [MAX_ATTEMPTS if stays else 2] * count
+    total = len(ops) + len(NETWORKS)
+    assert len(device.measured) == total + sum(again.values()) - count
+    assert told[total : total + count] == [(n, 100) for n in range(1, count + 1)]
+    assert table.calibrations["float32"].scale == pytest.approx(1, abs=0.01)
+
+
 def test_networks_are_spread_among_the_operators(tmp_path: Path) -> None:
     """Both see the same machine: between two networks there is always an operator, and never more than their share."""
     device = FakeDevice()

@@ -68,10 +68,15 @@ def _table_there(options: argparse.Namespace) -> Path:
     options.quick = not options.quick
     other, flag = default_table(options), " with --quick" if options.quick else " without --quick"
     command = f"edgekd profile {_where(options, path)} --model {options.models[0]}"
-    near = get_close_matches(path.name, [found.name for found in path.parent.glob("*.jsonl")], n=1)
-    hint = f"; {path.parent / near[0]} is there: was its device and space meant?" if near else ""
-    hint = f"; {other} is there: predict from it{flag}" if other.exists() else hint
+    hint = f"; {other} is there: predict from it{flag}" if other.exists() else _slip_hint(path, options.device)
     raise DataError(f"table {path} does not exist; measure it with: {command}, or name one with --table{hint}")
+
+
+def _slip_hint(path: Path, device: str) -> str:
+    """Name the device with nearly that name whose table of the same engine and space is there, if there is one."""
+    name, ending = path.name[: len(device)], path.name[len(device) :]  # the name's characters may have been replaced
+    others = [found.name.removesuffix(ending) for found in path.parent.glob(f"*{ending}")]
+    return "".join(f"; did you mean --device {near}?" for near in get_close_matches(name, others, n=1))
 
 
 def _result(prediction: Prediction) -> dict[str, Any]:

@@ -41,10 +41,11 @@ _STARTS = 3
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Memories that are tried, and how many parameters tell one of them from no limit."""
+    """Memories that are tried, how many parameters tell one of them from no limit, and for how many it has to pay."""
 
     parameters: int
     memories: tuple[Memory, ...]
+    price: int
 
     def best(self, misfits: Floats) -> list[Memory]:
         """Give, of a few near rates, the memory that fits best: between them may lie a better one."""
@@ -54,9 +55,9 @@ class _Kind:
         return list(by_near.values())[:_STARTS]
 
 
-_NO_LIMIT = _Kind(0, (Memory(),))
+_NO_LIMIT = _Kind(0, (Memory(),), price=0)
 # from a small board's memory to a large chip's cache
-_NEAR = _Kind(1, tuple(Memory(2.0 ** (step / 5), _KEPT_MB) for step in range(-10, 36)))
+_NEAR = _Kind(1, tuple(Memory(2.0 ** (step / 5), _KEPT_MB) for step in range(-10, 36)), price=1)
 _FAR = _Kind(
     3,
     tuple(
@@ -66,6 +67,7 @@ _FAR = _Kind(
         for kept_ms in (0.3 * _STEP**step for step in range(13))
         if not near or near > far
     ),
+    price=3,
 )
 _KINDS = (_NO_LIMIT, _NEAR, _FAR)
 
@@ -140,16 +142,16 @@ class Fitting:
     def _fitted_with(self, noise: float) -> Fitted:
         """Fit by every kind of memory; take the one with the most to fit that explains clearly more than the others.
 
-        The first is taken for nothing, and each parameter more has to be paid for.
+        The first is taken for nothing, and what others cost more than it has to be paid for.
         """
         goal = _Goal.of(self, noise)
         misfits, _ = goal.fits(self.features[:, self.is_seen])
         ends = list(itertools.accumulate(len(kind.memories) for kind in self.kinds[:-1]))
         (first, tried), *further = zip(self.kinds, np.split(misfits, ends), strict=True)
-        believed, parameters = self._polished(goal, first.best(tried)), first.parameters
+        believed, price = self._polished(goal, first.best(tried)), first.price
         for kind, tried in further:
             free = len(goal.measured) - _COEFFICIENTS - kind.parameters
-            needed = _EVIDENCE * (kind.parameters - parameters)
+            needed = _EVIDENCE * (kind.price - price)
             if free < 1:
                 break
             if believed.misfit - float(tried.min()) < needed / 2:
@@ -157,7 +159,7 @@ class Fitting:
             best = self._polished(goal, kind.best(tried))
             left = max(1.0, best.misfit / free)  # for each network, 1 at least
             if believed.misfit - best.misfit > needed * left:
-                believed, parameters = best, kind.parameters
+                believed, price = best, kind.price
         return believed
 
     def _polished(self, goal: _Goal, memories: Sequence[Memory]) -> Fitted:
@@ -174,15 +176,17 @@ class Fitting:
 
 
 def _kinds_like(near_gb_per_s: float) -> tuple[_Kind, ...]:
-    """Give the kinds for networks on a machine whose near rate is known: the memories like it come first, and that they
-    see no limit all the same, because a cache keeps all of their fewer weights, takes evidence.
+    """Give the kinds for networks on a machine whose near rate is known.
+
+    The memories like it come first, for nothing. That the networks see no limit all the same, because a cache keeps all
+    of their fewer weights, takes as much evidence as a parameter does.
     """
     least, most = near_gb_per_s / _ALIKE, near_gb_per_s * _ALIKE
     near, far = (
         replace(kind, memories=tuple(memory for memory in kind.memories if least <= memory.near_gb_per_s <= most))
         for kind in (_NEAR, _FAR)
     )
-    kinds = near, replace(_NO_LIMIT, parameters=near.parameters + 1), far
+    kinds = near, replace(_NO_LIMIT, price=near.price + 1), far
     return tuple(kind for kind in kinds if kind.memories)
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 pytest_plugins = ["virtual"]  # the fixture virtual_devices
-
-# a shell starts what runs beside another command deaf to Ctrl-C, and the processes that tests interrupt would be, too
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # before torch is loaded: threads that spin while they wait starve each other on a busy machine, as in edgekd's own cli
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -225,7 +225,7 @@ class Workshop:
         return Profiled(path, table, seconds)
 
     def order(self, px: int, effort: Effort | None = None) -> Order:
-        """Say what a space's table covers, one of full effort unless another is named."""
+        """Say what a space's table covers, one of this run's scale unless an effort is named."""
         return Order.for_space(self.space(px), networks=(effort or self._effort).networks)
 
     def held_out(self, px: int, dtype: str) -> list[NetworkFile]:

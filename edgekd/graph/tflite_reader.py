@@ -52,12 +52,9 @@ def read_ops(content: bytes) -> list[OpSpec]:
         placed = [Placed(op, _Speller(graph, unpacked, op).spec()) for op in graph.operators]
         # a damaged number may still make an OpSpec, but not one whose key can be read again
         return [OpSpec.parse(_shortened(spec).key) for spec in joined(placed, graph.outputs)]
-    except struct.error as error:
-        reason = f"it points beyond its {len(content)} bytes"
-        raise DataError(f"a .tflite file that was cut off or damaged: {reason}") from error
-    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, OpSyntaxError) as error:
+    except (struct.error, LookupError, TypeError, AttributeError, ArithmeticError, ValueError, OpSyntaxError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"a damaged .tflite file, or one without fixed shapes ({reason})") from error
+        raise DataError(f"a .tflite file that is damaged or cut off, or has no fixed shapes ({reason})") from error
 
 
 def network_dtype(ops: Iterable[OpSpec]) -> str:

@@ -77,12 +77,15 @@ def test_the_nodes_are_the_operators_in_order(nodes: ModuleType) -> None:
 
 
 def test_the_nodes_sum_up_to_about_the_network(nodes: ModuleType) -> None:
-    """Their means together are the network's own time, but for what the profiler and other processes take."""
+    """Their means together are the network's own time, but for what the profiler and other processes take.
+
+    Of several times the fastest count: the wall's clock goes on while others have the processor.
+    """
     content = random_model(conv_net())
-    found = nodes.profile_nodes(content, 20, 1)
-    ratio = sum(node["mean_ns"] for node in found) / network_ns(content, 20)
-    assert 1 / 4 < ratio < 4
-    assert found[0]["mean_ns"] > found[3]["mean_ns"]  # 288 operations a number against one
+    profiles = [nodes.profile_nodes(content, 20, 1) for _ in range(5)]
+    mean_ns = [min(node["mean_ns"] for node in same) for same in zip(*profiles, strict=True)]
+    assert 1 / 4 < sum(mean_ns) / min(network_ns(content, 20) for _ in range(5)) < 4
+    assert mean_ns[0] > mean_ns[3]  # 288 operations a number against one
 
 
 def test_int8_networks_have_nodes_too(nodes: ModuleType) -> None:

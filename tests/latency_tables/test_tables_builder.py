@@ -178,6 +178,8 @@ def test_float32_networks_tell_int8_ones_where_weights_come_from(tmp_path: Path)
                 extra_ns = sum(max(0, op.weight_bytes // 2 - synthetic_ns(op)) for op in ops)
                 yield subject, measurement(name_of(subject), min(found.samples_ns) + extra_ns)
 
+    of_int8 = Plan(ops["int8"], tuple(network for network in networks if network.dtype == "int8"))
+    assert built(tmp_path / "int8.jsonl", Fetching(), of_int8).calibrations["int8"].fetch_gb_per_s == 0
     table = built(tmp_path / "table.jsonl", Fetching(), Plan(ops["float32"] + ops["int8"], networks))
     near_gb_per_s = table.calibrations["float32"].fetch_gb_per_s
     assert near_gb_per_s > 0

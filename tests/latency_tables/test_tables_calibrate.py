@@ -212,6 +212,17 @@ def test_a_rate_is_like_that_which_heavier_networks_showed(gb_per_s: float) -> N
         assert gb_per_s / 2.6 <= fit.fetch_gb_per_s <= 2.6 * gb_per_s
 
 
+@pytest.mark.parametrize("told_gb_per_s", [1.0, 60.0])
+def test_a_rate_that_is_wrong_for_the_others_costs_little(told_gb_per_s: float) -> None:
+    """The heavier networks may themselves be mistaken, by as much as ten times."""
+    alone, misled = [], []
+    for seed in range(4):
+        data, others = light(10.0, seed)
+        for fit, errors in ((calibrate(data), alone), (calibrate(data, 0.0, told_gb_per_s), misled)):
+            errors.append(np.mean([error_of(fit, one) for one in others]))
+    assert np.mean(misled) < np.mean(alone) + 0.005
+
+
 def test_networks_that_clearly_see_no_limit_overrule_heavier_ones() -> None:
     """A cache may keep all weights of some and not of others."""
     for seed in range(4):

@@ -56,8 +56,10 @@ def _server_port(request: pytest.FixtureRequest) -> int:
     if request.param == ADB_SERVER:
         server: RealServer = request.getfixturevalue("adb_server")
         return server.address.port
-    with socket.create_server(("127.0.0.1", 0)) as free:  # nobody answers there once it is closed
-        return int(free.getsockname()[1])
+    taken = socket.socket()  # bound, so that nobody else takes the port, and deaf: who connects is refused
+    taken.bind(("127.0.0.1", 0))
+    request.addfinalizer(taken.close)
+    return int(taken.getsockname()[1])
 
 
 def _name(device: FaultyDevice) -> None:

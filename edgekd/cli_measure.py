@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from edgekd.bench import DeviceChoice
     from edgekd.graph.model_file import ModelFile
     from edgekd.profile import Order
+    from latency_tables.store import LatencyTable
 
 _ALL = "all"
 _ONNX_ENGINE = "onnxruntime"
@@ -96,13 +98,21 @@ def default_table(options: argparse.Namespace) -> Path:
     return Path("tables") / f"{name}{engine}-{space_named(options.space).name}{quick}.jsonl"
 
 
-def profile(options: argparse.Namespace) -> None:
-    """Run `edgekd profile`."""
+def print_doubts(table: LatencyTable, path: Path, dtypes: Iterable[str]) -> None:
+    """Tell on stderr, each once, what a reader of a table's predictions in these dtypes should know."""
     import datetime as dt
 
+    from edgekd.predict import doubts
+
+    now = dt.datetime.now(dt.UTC)
+    for doubt in dict.fromkeys(doubt for dtype in dtypes for doubt in doubts(table, dtype, now)):
+        print(f"edgekd: {path}: {doubt}", file=sys.stderr)
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Run `edgekd profile`."""
     from edgekd.cli_progress import drawn_progress
     from edgekd.files import make_folder
-    from edgekd.predict import doubts
     from edgekd.profile import FULL, QUICK, ProfileRequest, profile
 
     effort = QUICK if options.quick else FULL
@@ -122,9 +132,7 @@ def profile(options: argparse.Namespace) -> None:
     text += [
         f"  {dtype}: networks left out are predicted within {100 * e:.1f} % on average" for dtype, e in errors.items()
     ]
-    now = dt.datetime.now(dt.UTC)
-    for doubt in dict.fromkeys(doubt for dtype in errors for doubt in doubts(table, dtype, now)):
-        print(f"edgekd: {path}: {doubt}", file=sys.stderr)
+    print_doubts(table, path, errors)
     print_result({"table": str(path), **counts, "heldout_mean_error": errors}, text, options.format)
 
 

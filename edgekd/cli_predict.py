@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.cli_measure import choice_of, default_table, read_models
+from edgekd.cli_measure import choice_of, default_table, print_doubts, read_models
 from edgekd.cli_output import print_result
 from edgekd.errors import DataError
 
@@ -35,18 +35,14 @@ def add_predict(target: argparse.ArgumentParser) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Run `edgekd predict`."""
-    import datetime as dt
-
-    from edgekd.predict import check_device, doubts, predict_model, verify_device
+    from edgekd.predict import check_device, predict_model, verify_device
     from latency_tables.store import load_table
 
     models = read_models(options)
     choice, path = choice_of(options), options.table or _table_there(options)
     table = load_table(path)
     (verify_device if options.verify else check_device)(table, path, choice)
-    now = dt.datetime.now(dt.UTC)
-    for doubt in dict.fromkeys(doubt for model in models for doubt in doubts(table, model.dtype, now)):
-        print(f"edgekd: {path}: {doubt}", file=sys.stderr)
+    print_doubts(table, path, [model.dtype for model in models])
     if options.verify:
         print(f"edgekd: {options.device} confirms that {path} speaks of it", file=sys.stderr)
     found = [(model, predict_model(table, model, _where(options, path))) for model in models]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,18 +203,23 @@ def test_a_file_that_computes_nothing_is_told_as_such(
     assert json.loads(capsys.readouterr().out)["models"]["net.tflite"]["total_ms"] == 0
 
 
+@pytest.fixture
+def kept_as(table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Work in a folder of the test, and put the table where profile keeps those of a name."""
+    monkeypatch.chdir(tmp_path)
+
+    def keep(name: str) -> Path:
+        Path("tables").mkdir()
+        return table_file.rename(Path("tables") / name)
+
+    return keep
+
+
 def test_a_rough_table_is_found_by_the_flag_that_made_it(
-    model: ModelFile,
-    table_file: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    model: ModelFile, kept_as: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Predict looks where profile wrote, with --quick and without, and else says what is there."""
-    monkeypatch.chdir(tmp_path)
-    quick = Path("tables/bench-mnasnet-28-narrow-quick.jsonl")
-    quick.parent.mkdir()
-    table_file.rename(quick)
+    quick = kept_as("bench-mnasnet-28-narrow-quick.jsonl")
     words = ["predict", str(model.path), "--device", "bench"]
     assert cli.run(words) == 2
     error = capsys.readouterr().err.splitlines()[-1]
@@ -225,18 +231,10 @@ def test_a_rough_table_is_found_by_the_flag_that_made_it(
 
 @pytest.mark.parametrize(("device", "is_slip"), [("bnech", True), ("bench2", True), ("host", False), ("pixel4", False)])
 def test_a_slip_in_a_device_s_name_is_told_from_another_device(
-    device: str,
-    is_slip: bool,
-    model: ModelFile,
-    table_file: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    device: str, is_slip: bool, model: ModelFile, kept_as: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Only the device's part of a table's name counts: space and engine are the same in most of them."""
-    monkeypatch.chdir(tmp_path)
-    Path("tables").mkdir()
-    table_file.rename("tables/bench-mnasnet-28-narrow.jsonl")
+    kept_as("bench-mnasnet-28-narrow.jsonl")
     assert cli.run(["predict", str(model.path), "--device", device]) == 2
     assert ("did you mean --device bench?" in capsys.readouterr().err) == is_slip
 

@@ -102,6 +102,13 @@ def test_a_pixel_says_what_it_is(adb: Shell, name: str) -> None:
     assert capacities == ["261"] * 4 + ["871"] * 3 + ["1024"]
 
 
+@pytest.mark.parametrize("name", ["virtual-pixel4", "virtual-pixel4-python"])
+def test_an_emulated_phone_is_served_by_a_native_daemon(virtual_devices: VirtualDevices, name: str) -> None:
+    """What the phone runs is emulated (`uname` above), and its adbd, which forks beside other threads, is not."""
+    (daemon,) = virtual_devices.entry(name)["daemon_pids"]
+    assert "qemu" not in Path(f"/proc/{daemon}/exe").readlink().name
+
+
 def test_python_is_out_of_reach_of_a_plain_phone(adb: Shell) -> None:
     """No Python runs on virtual-pixel4, by name or by path; the other two phones have one."""
     line = "for p in python3 /usr/bin/python3 /usr/bin/python3.13; do $p -c 'print(42)'; done 2>/dev/null; true"
@@ -211,6 +218,7 @@ def test_a_killed_daemon_refuses_until_it_is_restarted(virtual_devices: VirtualD
     before = virtual_devices.entry(name)["daemon_pids"]
     virtual_devices.kill_daemon(name)
     try:
+        assert not any(Path(f"/proc/{pid}").exists() for pid in before)  # its init knows, and will start another
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(where, SECONDS)
     finally:

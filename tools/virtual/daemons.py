@@ -108,8 +108,18 @@ def end(link: Link) -> None:
 
 
 def kill_daemon(link: Link) -> None:
-    """Kill a device's daemon and the sessions it serves at once; programs that those started live on."""
-    _kill_until_gone(lambda: [pid for pid in processes(link) if is_daemon(pid)], f"the daemon of {link.namespace}")
+    """Kill a device's daemon and the sessions it serves at once; programs that those started live on.
+
+    It is gone when init has buried it: a process that ends loses its name before its parent hears of it, and an init
+    that takes its daemon for alive starts no other.
+    """
+    doomed: set[int] = set()
+
+    def remaining() -> list[int]:
+        doomed.update(pid for pid in processes(link) if is_daemon(pid))
+        return [pid for pid in doomed if Path(f"/proc/{pid}").exists()]
+
+    _kill_until_gone(remaining, f"the daemon of {link.namespace}")
 
 
 def start_daemon(places: Places, kind: Kind, link: Link) -> None:

@@ -2,7 +2,8 @@
 
 Runs alone, by the host's Python, as process 1 of new mount and process namespaces: everything ends with it, and its
 mounts are seen by nobody else. SIGUSR1 starts the daemon anew when it has ended. The JSON file that is its only
-argument holds {"name", "mounts", "root", "argv", "environment", "directory", "uid", "gid", "groups", "pid_file"}.
+argument holds {"name", "mounts", "root", "program", "argv", "environment", "directory", "uid", "gid", "groups",
+"pid_file"}.
 """
 
 from __future__ import annotations
@@ -46,7 +47,13 @@ def _start(spec: dict[str, Any]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     # this process has no threads, so running Python between fork and exec is safe
-    process = subprocess.Popen(spec["argv"], env=spec["environment"], preexec_fn=enter, start_new_session=True)  # noqa: PLW1509
+    process = subprocess.Popen(
+        spec["argv"],
+        executable=spec["program"],
+        env=spec["environment"],
+        preexec_fn=enter,  # noqa: PLW1509 # as said above
+        start_new_session=True,
+    )
     pid_file = Path(spec["pid_file"])
     beside = pid_file.with_suffix(".new")
     beside.write_text(str(process.pid), encoding="ascii")

@@ -37,10 +37,11 @@ _PLATFORMS = ("manylinux2014", "manylinux_2_27", "manylinux_2_28")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A Debian root folder, and the folder of wheels for its Python."""
+    """A Debian root folder, the folder of wheels for its Python, and the root of this machine's own architecture."""
 
     folder: Path
     wheels: Path
+    native: Path
 
 
 def ready_roots(places: Places, kinds: Iterable[Kind]) -> dict[str, Root]:
@@ -54,7 +55,7 @@ def ready_roots(places: Places, kinds: Iterable[Kind]) -> dict[str, Root]:
         with ThreadPoolExecutor(2) as pool:  # one waits for the network much of the time
             wheels = {arch: pool.submit(_wheel_folder, places, arch, native) for arch in sorted(archs)}
             folders = {arch: pool.submit(_root_folder, places, arch, native) for arch in sorted(archs)}
-            return {arch: Root(folders[arch].result(), wheels[arch].result()) for arch in sorted(archs)}
+            return {arch: Root(folders[arch].result(), wheels[arch].result(), native) for arch in sorted(archs)}
 
 
 def remove_unfinished(places: Places) -> None:

@@ -16,6 +16,12 @@ from virtual.rootfs import PYTHON, Root
 Spec = dict[str, object]
 _ANDROID_PATH = "/product/bin:/apex/com.android.runtime/bin:/system/bin:/system/xbin:/odm/bin:/vendor/bin:/vendor/xbin"
 _ADBD = "/usr/lib/android-sdk/platform-tools/adbd"
+# The emulator can lock up a program of several threads that forks, as adbd does for every command, and then no test
+# of its device passes. So a phone's adbd is this machine's, with its libraries in a folder of its own, and what it
+# starts is emulated.
+_NATIVE = "/native"
+_NATIVE_LIBRARIES = f"{_NATIVE}/x86_64-linux-gnu"
+_SSHD = "/usr/sbin/sshd"  # by its whole path, which it starts itself by again
 DEVICE_NODES = ("null", "zero", "full", "random", "urandom", "tty")
 _ALL_MODES = ("UsePAM no", "UseDNS no", "StrictModes no", "PidFile none", "PasswordAuthentication no")
 
@@ -38,8 +44,11 @@ def spec_of(places: Places, kind: Kind, link: Link, root: Root | None) -> Spec:
 
 
 def _adbd(kind: Kind) -> Spec:
+    libraries = f"{_NATIVE_LIBRARIES}:{_NATIVE_LIBRARIES}/android"
+    by_loader = ["--library-path", libraries, _NATIVE + _ADBD.removeprefix("/usr/lib")]
     return {
-        "argv": [_ADBD],
+        "program": f"{_NATIVE_LIBRARIES}/ld-linux-x86-64.so.2" if kind.cpu else _ADBD,
+        "argv": ["adbd", *(by_loader if kind.cpu else ())],
         "environment": {
             "PATH": _ANDROID_PATH,
             "ADBD_PORT": str(kind.port),
@@ -68,9 +77,9 @@ def _sshd(kind: Kind) -> Spec:
         "PermitRootLogin no",
         *sessions,
     )
-    argv = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *(part for option in options for part in ("-o", option))]
+    argv = [_SSHD, "-D", "-e", "-f", "/dev/null", *(part for option in options for part in ("-o", option))]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **_emulated(kind)}
-    return {"argv": argv, "environment": environment, "uid": 0, "gid": 0, "groups": []}
+    return {"program": _SSHD, "argv": argv, "environment": environment, "uid": 0, "gid": 0, "groups": []}
 
 
 def _host_sshd(places: Places, kind: Kind, link: Link) -> Spec:
@@ -95,6 +104,7 @@ def _host_sshd(places: Places, kind: Kind, link: Link) -> Spec:
     return {
         "root": "/",
         "mounts": [["-t", "proc", "proc", "/proc"]],
+        "program": program("sshd"),
         "argv": [program("sshd"), "-D", "-e", "-f", str(config)],
         "environment": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         "uid": 0,
@@ -111,6 +121,8 @@ def _mounts(places: Places, kind: Kind, root: Root) -> list[list[str]]:
     if kind.arch == "amd64":
         mounts.append(_bind(Path("/sys"), folder / "sys", "ro"))
     else:
+        if kind.android:
+            mounts.append(_bind(root.native / "usr" / "lib", folder / _NATIVE.lstrip("/"), "ro"))
         # LiteRT crashes where an emulated program is told of the host's processor
         mounts += [_bind(path, folder / "proc" / path.relative_to(proc)) for proc, path in _proc_files(kind)]
     return mounts + _python_mounts(kind, folder, root)

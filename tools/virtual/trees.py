@@ -28,7 +28,7 @@ _LINE = re.compile(r"(?P<path>\S+) (?P<kind>=|->) ?(?P<text>.*)")
 _MERGED = ("bin", "lib", "lib64", "sbin")  # links into /usr
 _LOCAL = f"local/lib/{PYTHON}/dist-packages"  # mounted as /usr/local
 _BOTH = ("dev/pts", "etc", "local/bin", "local/empty", _LOCAL, "proc", "sys", "usr", "virtual")
-_ANDROID_FOLDERS = (*_BOTH, "data/local/tmp", "mnt", "system/bin", "vendor")
+_ANDROID_FOLDERS = (*_BOTH, "data/local/tmp", "mnt", "native", "system/bin", "vendor")
 _LINUX_FOLDERS = (*_BOTH, "etc/ssh", "root", "run/sshd", "tmp", "var/tmp")
 
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.files import write_atomic
+
 if TYPE_CHECKING:
     from edgekd.profile import Order
     from latency_tables.builder import Subject
@@ -47,6 +49,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def space_options(doc: str | None, trial: str) -> argparse.ArgumentParser:
+    """Begin the options of a tool that measures networks of one space: --json, --px, and --quick for a trial."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument(
+        "--px", type=int, choices=(96, 160, 224), default=96, help="resolution of the space (default 96)"
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{trial} of a small space: a trial, no result")
+    return parser
+
+
 def print_machine(facts: Result) -> None:
     """Print the machine's line and the command that runs."""
     print(f"{facts['cpu']}, {facts['cores']} cores, load {facts['load_before']:.2f}, {facts['os']}")
@@ -64,10 +77,15 @@ def concluded(result: Result, missed: list[str], json_path: Path | None) -> int:
     """Complete a result with the load now and the bars it missed, write it where asked, and give the exit code."""
     result["machine"]["load_after"] = os.getloadavg()[0]
     result["missed_bars"] = missed
-    if json_path:
-        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result(result, json_path)
     print("every bar holds" if not missed else f"missed: {'; '.join(missed)}")
     return 1 if missed else 0
+
+
+def write_result(result: Result, json_path: Path | None) -> None:
+    """Write a result where a JSON file was asked for."""
+    if json_path:
+        write_atomic(json_path, json.dumps(result, indent=2) + "\n")
 
 
 def models_of(order: Order) -> list[Callable[[], bytes]]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from bench_errors import errors_of
-from bench_parts import Result, machine, positive, print_machine
+from bench_parts import Result, machine, positive, print_machine, space_options, write_result
 from bench_workshop import FULL, QUICK, Host, NetworkFile, Workshop, warn
 
 from edgekd.bench import Bench
@@ -54,8 +53,7 @@ def main() -> int:
             cell = f"{dtype}@{options.px}"
             result["disagreement"][cell] = _disagreements(shop, options.px, dtype, options.sessions)
             _show(cell, result["disagreement"][cell])
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result(result, options.json)
     return 0
 
 
@@ -129,14 +127,9 @@ def _show(cell: str, found: Result) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    parser.add_argument(
-        "--px", type=int, choices=(96, 160, 224), default=96, help="resolution of the space (default 96)"
-    )
+    parser = space_options(__doc__, "networks")
     parser.add_argument("--networks", type=positive, default=16, metavar="N", help="beside the reference (default 16)")
     parser.add_argument("--sessions", type=_sessions, default=4, metavar="N", help="a dtype, 2 or more (default 4)")
-    parser.add_argument("--quick", action="store_true", help="networks of a small space: a trial, no result")
     return parser.parse_args()
 
 

@@ -12,7 +12,6 @@ fuses, told by T1 + T2 against T12. Needs Linux, the project's environment and s
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from bench_errors import errors_of, interval_coverage
-from bench_parts import Result, machine, positive, print_machine
+from bench_parts import Result, machine, positive, print_machine, space_options, write_result
 from bench_workshop import FULL, QUICK, Host, Workshop, warn
 from study_context import Context, nodes_of
 
@@ -57,8 +56,7 @@ def main() -> int:
         result["mixes"] = {name: mixes for name, (mixes, _) in cells.items()}
         result["estimates"] = estimates_part(shop.profiled(options.px).table)
     result["fusion"] = fusion_part()
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result(result, options.json)
     return 0
 
 
@@ -289,13 +287,8 @@ def fusion_part() -> Result:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    parser.add_argument(
-        "--px", type=int, choices=(96, 160, 224), default=96, help="resolution of the space (default 96)"
-    )
+    parser = space_options(__doc__, "few networks")
     parser.add_argument("--held-out", type=positive, default=60, metavar="N", help="networks to judge by (default 60)")
-    parser.add_argument("--quick", action="store_true", help="few networks of a small space: a trial, no result")
     return parser.parse_args()
 
 

@@ -181,8 +181,10 @@ def _export(options: argparse.Namespace) -> None:
     from edgekd.files import locked
     from edgekd.pipeline import export_run, report_run
     from edgekd.runs import load_run
+    from edgekd.students import see_own_student
 
     run = load_run(options.run)
+    see_own_student(run)
     with locked(run.folder), _progress() as progress:
         progress.stage("export")
         export_run(run, progress)

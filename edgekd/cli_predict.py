@@ -27,7 +27,9 @@ def add_predict(target: argparse.ArgumentParser) -> None:
     target.add_argument("models", type=Path, nargs="+", metavar="FILE", help=".tflite or .onnx files")
     target.add_argument("--table", type=Path, help="table to predict from (default: the one that profile writes)")
     target.add_argument("--quick", action="store_true", help="predict from the table that profile --quick writes")
-    target.add_argument("--verify", action="store_true", help="ask the device whether the table still speaks of it")
+    target.add_argument(
+        "--verify", action="store_true", help="ask the device whether it still has the table's build and runtime"
+    )
     target.add_argument(
         "--ops", type=int, default=_SLOWEST, metavar="N", help="how many operators to list (default 10)"
     )
@@ -44,7 +46,7 @@ def predict(options: argparse.Namespace) -> None:
     (verify_device if options.verify else check_device)(table, path, choice)
     print_doubts(table, path, [model.dtype for model in models])
     if options.verify:
-        print(f"edgekd: {options.device} confirms that {path} speaks of it", file=sys.stderr)
+        print(f"edgekd: {options.device} has the build and runtime of {path}; no time was compared", file=sys.stderr)
     found = [(model, predict_model(table, model, _where(options, path))) for model in models]
     result = {str(model.path): _result(prediction) for model, prediction in found}
     text = [line for model, prediction in found for line in _text(model, prediction, options)]
@@ -69,10 +71,15 @@ def _table_there(options: argparse.Namespace) -> Path:
 
 
 def _slip_hint(path: Path, device: str) -> str:
-    """Name the device with nearly that name whose table of the same engine and space is there, if there is one."""
+    """Name the device with nearly that name that is known, or whose table of the same engine and space is there."""
+    from device_agents import catalogue
+
+    if catalogue.named(device):
+        return ""
     name, ending = path.name[: len(device)], path.name[len(device) :]  # the name's characters may have been replaced
     others = [found.name.removesuffix(ending) for found in path.parent.glob(f"*{ending}")]
-    return "".join(f"; did you mean --device {near}?" for near in get_close_matches(name, others, n=1))
+    known = [entry.name for entry in catalogue.CATALOGUE]
+    return "".join(f"; did you mean --device {near}?" for near in get_close_matches(name, [*others, *known], n=1))
 
 
 def _result(prediction: Prediction) -> dict[str, Any]:

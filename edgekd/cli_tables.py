@@ -37,7 +37,7 @@ def register(commands: Any) -> None:
         description="Check, show, compare, join and exchange latency tables.",
     )
     actions = table.add_subparsers(metavar="ACTION", required=True)
-    check = _add(actions, "check", check_one, "see whether a table can be trusted, and what it holds")
+    check = _add(actions, "check", check_one, "see whether a table is whole, and what it holds")
     check.add_argument("file", type=Path, metavar="FILE")
     show = _add(actions, "show", show_one, "list a table's rows")
     show.add_argument("file", type=Path, metavar="FILE")
@@ -107,7 +107,8 @@ def _check_result(report: Report) -> dict[str, Any]:
 
 def _check_text(report: Report) -> list[str]:
     how = "every line has a checksum" if report.sealed else "begun by an older edgekd, without checksums"
-    lines = [f"{report.path}: can be trusted; version {report.version}, {report.size_bytes / 1e6:.2f} MB, {how}"]
+    found = "is whole" if report.rows else "is whole, and holds no operator"
+    lines = [f"{report.path}: {found}; version {report.version}, {report.size_bytes / 1e6:.2f} MB, {how}"]
     lines.append("  key: " + ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(report.key).items()))
     lines.append(f"  {sum(report.rows.values())} operators")
     lines += [f"    {count:6}  {kind} {dtype}" for (kind, dtype), count in report.rows.items()]

@@ -28,6 +28,7 @@ from latency_tables.simulate import SIMULATED
 from latency_tables.store import LatencyTable
 
 _OLD_DAYS = 180  # an operating system's update or two
+_BRIEF_S = 30.0  # neighbours come and go in less; a table of one moment has their share in every row, and none tells
 _POOR_ERROR = 0.05  # relative, of networks left out of a calibration: seen on busy machines; 0.005 to 0.02 on calm ones
 # By engine: what it may run models with, and the packages that bring it. The first found measures, as runners choose.
 _RUNTIMES: dict[str, Mapping[str, tuple[str, ...]]] = {
@@ -84,11 +85,14 @@ def check_device(table: LatencyTable, path: Path, choice: DeviceChoice, *, ask: 
 
     Raises:
         OtherKey: it speaks of something else; the message says what differs.
+        UsageError: it is simulated, and another device is named.
         DeviceError: the device cannot be found.
 
     """
     if table.key.engine == SIMULATED and is_simulated(table.key.device):
-        wanted = replace(table.key, device=choice.name, engine=choice.engine or SIMULATED)
+        if choice.name != table.key.device:
+            raise UsageError(f"table {path} is simulated: predict from it with --device {table.key.device}")
+        wanted = replace(table.key, engine=choice.engine or SIMULATED)
     elif ask or choice.name == catalogue.HOST.name:
         wanted = _key_of(table.key, choice.find())
     else:
@@ -121,6 +125,7 @@ def see_real(device_name: str) -> None:
 
 def doubts(table: LatencyTable, dtype: str, now: dt.datetime) -> Iterator[str]:
     """Say what a reader of this table's predictions should know, a sentence each."""
+    is_measured = not table.unmeasured
     for source in sorted(table.unmeasured):
         if source == SIMULATED:
             yield f"SIMULATED, not measured: {table.unmeasured[source]} rows are a roofline's guesses"
@@ -131,10 +136,14 @@ def doubts(table: LatencyTable, dtype: str, now: dt.datetime) -> Iterator[str]:
     elif Predictor(table, dtype).is_outdated:
         yield f"the {dtype} calibration is of other networks than the table's, so the interval is wide; profile again"
     elif (error := table.calibrations[dtype].heldout_mean_error) > _POOR_ERROR:
-        why = "others who used the machine meanwhile do this to a table, and networks that are few or unlike each other"
-        yield f"networks left out of the {dtype} calibration are {100 * error:.0f} % off on average; {why}"
-    measured = [moment for row in table.measurements if (moment := _moment(row.started_at))]
-    days = (now - statistics.median_low(measured)).days if measured else 0  # one fresh row makes no table young
+        busy = "others who used the machine meanwhile (profile again at a quieter time), or " if is_measured else ""
+        why = f"{busy}networks that are few or unlike each other"
+        yield f"networks left out of the {dtype} calibration are {100 * error:.0f} % off on average; it is due to {why}"
+    moments = [moment for row in table.measurements if (moment := _moment(row.started_at))]
+    if is_measured and moments and (span_s := (max(moments) - min(moments)).total_seconds()) < _BRIEF_S:
+        meant = "if others used the device just then, every time may be a quarter off, and no interval tells"
+        yield f"all was measured within {max(1, round(span_s))} s: {meant}"
+    days = (now - statistics.median_low(moments)).days if moments else 0  # one fresh row makes no table young
     if days > _OLD_DAYS:
         yield f"half of the table was measured {days} days ago or before; profile again if the device was updated since"
 

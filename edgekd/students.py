@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.config import Settings
-from edgekd.errors import UsageError
+from edgekd.errors import DataError, UsageError
 from edgekd.files import write_atomic
 from edgekd.runs import DERIVED, FORMAT, VERSION, Run, read_json_object, read_winner, versions
 from edgekd.search_job import STUDY_FILE
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.mnasnet import space_named
 
-FOLDER = "students"
+FOLDER, STUDENT = "students", "student.safetensors"
 WINNER = ("best", "winner")
 _FREE = ("threads", "readers", "train_on", "save_every_s")  # of [distil]: no student is another by these
 
@@ -54,6 +54,14 @@ def chosen(run: Run, text: str) -> Chosen:
     if found == arch:
         return Chosen(arch, winner)
     return Chosen(found, _without_sample(winner) | (sample or {"arch": str(found), "arch_id": found.arch_id}))
+
+
+def see_own_student(run: Run) -> None:
+    """See that a run has no students that were trained in other ways alone. Raises DataError, which names them."""
+    others = sorted(path.parent for path in (run.folder / FOLDER).glob(f"*/{STUDENT}"))
+    if others and not (run.folder / STUDENT).exists():
+        listed = ", ".join(map(str, others))
+        raise DataError(f"run {run.folder} has no student of its own; name the folder of one that it has: {listed}")
 
 
 def _sample(run: Run, text: str) -> dict[str, Any] | None:

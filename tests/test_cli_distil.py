@@ -470,7 +470,7 @@ def test_a_student_in_a_folder_of_its_own_is_exported_like_any_other(
     assert (own / "report.html").exists()
     assert find_or_open_run(None, load_run(own).settings, own.parent).folder != own
     assert cli.run(["export", str(run)]) == 2
-    assert "student.safetensors does not exist" in capsys.readouterr().err
+    assert f"has no student of its own; name the folder of one that it has: {own}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

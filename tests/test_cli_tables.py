@@ -78,7 +78,7 @@ def test_check_prints_what_a_good_table_holds(says: Says, gives: Gives) -> None:
     """Rows by kind and dtype, networks, calibrations with their errors, key, times and attempts."""
     text = says("check", "a.jsonl")
     for part in (
-        "a.jsonl: can be trusted; version 6",
+        "a.jsonl: is whole; version 6",
         "every line has a checksum",
         "key: device bench, build_fingerprint linux-6.1, engine python",
         "2  conv_2d float32",

@@ -158,14 +158,26 @@ def test_a_simulated_table_speaks_of_its_own_device_alone(table: LatencyTable) -
     simulated, path = replace(table, key=simulated_key(PROCESSORS["pixel4"])), Path("t.jsonl")
     check_device(simulated, path, DeviceChoice("simulated-pixel4"))
     check_device(simulated, path, DeviceChoice("simulated-pixel4"), ask=True)
-    for choice in (DeviceChoice("pixel4"), DeviceChoice("host"), DeviceChoice("simulated-pixel4", "native")):
-        with pytest.raises(OtherKey):
+    with pytest.raises(OtherKey):
+        check_device(simulated, path, DeviceChoice("simulated-pixel4", "native"))
+    for choice in (DeviceChoice("pixel4"), DeviceChoice("host")):
+        with pytest.raises(UsageError, match="predict from it with --device simulated-pixel4"):
             check_device(simulated, path, choice, ask=True)
+
+
+def over(table: LatencyTable, seconds: float) -> LatencyTable:
+    """Make one of a table's rows later than all others."""
+    key, row = next(iter(table.rows.items()))
+    later = dt.datetime.fromisoformat(row.started_at) + dt.timedelta(seconds=seconds)
+    return replace(table, rows={**table.rows, key: replace(row, started_at=later.isoformat())})
 
 
 def test_doubts_are_told(table: LatencyTable) -> None:
     """A good young table raises none; one that is old, made up or uncalibrated says so."""
+    brief_table, table = over(table, 12), over(table, 31)
     assert list(doubts(table, "int8", NOW)) == []
+    (brief,) = doubts(brief_table, "int8", NOW)
+    assert "all was measured within 12 s" in brief
     (old,) = doubts(table, "int8", NOW + dt.timedelta(days=700))
     assert "days ago" in old
     (uncalibrated,) = doubts(replace(table, calibrations={}), "int8", NOW)
@@ -173,13 +185,14 @@ def test_doubts_are_told(table: LatencyTable) -> None:
     poor = replace(table.calibrations["int8"], heldout_mean_error=0.113)
     (busy,) = doubts(replace(table, calibrations={"int8": poor}), "int8", NOW)
     assert "left out of the int8 calibration are 11 % off on average" in busy
+    assert "others who used the machine" in busy
     row = measurement(conv().key, source="imported:somebody, 2020")
     (imported,) = doubts(replace(table, rows={conv().key: row}), "int8", NOW)
     assert "imported:somebody, 2020" in imported
     (simulated,) = doubts(replace(table, rows={conv().key: replace(row, source="simulated")}), "int8", NOW)
     assert "SIMULATED, not measured" in simulated
-    timeless = replace(table, rows={conv().key: measurement(conv().key, started_at="")})
-    assert list(doubts(timeless, "int8", NOW)) == []
+    timeless = replace(table, networks={}, rows={conv().key: measurement(conv().key, started_at="")}, calibrations={})
+    assert len(list(doubts(timeless, "int8", NOW))) == 1  # that it has no networks
 
 
 def test_a_fresh_row_makes_no_old_table_young(table: LatencyTable) -> None:
@@ -237,6 +250,16 @@ def test_a_slip_in_a_device_s_name_is_told_from_another_device(
     kept_as("bench-mnasnet-28-narrow.jsonl")
     assert cli.run(["predict", str(model.path), "--device", device]) == 2
     assert ("did you mean --device bench?" in capsys.readouterr().err) == is_slip
+
+
+@pytest.mark.parametrize(("device", "meant"), [("hots", "host"), ("pixle4", "pixel4")])
+def test_a_slip_in_a_known_name_is_told_without_any_table(
+    device: str, meant: str, model: ModelFile, kept_as: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that would measure it would not find such a device either."""
+    kept_as("bench-mnasnet-96.jsonl")
+    assert cli.run(["predict", str(model.path), "--device", device]) == 2
+    assert f"did you mean --device {meant}?" in capsys.readouterr().err
 
 
 def test_models_are_distrusted(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import os
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -172,10 +173,12 @@ class FaultyDevice:
         finally:
             self.virtual.mend(self.name)
 
-    def sessions(self) -> list[int]:
-        """List the processes of an SSH server that serve a connection."""
+    def end_sessions(self) -> None:
+        """Kill the processes of an SSH server that serve a connection, but neither the server nor what they started."""
         wanted = Path("/run/netns", self.entry["namespace"]).stat().st_ino
-        return [pid for pid in _everything() if _inode(pid) == wanted and command_of(pid).startswith("sshd: root")]
+        for pid in [one for one in _everything() if _inode(one) == wanted and command_of(one).startswith("sshd: root")]:
+            with contextlib.suppress(ProcessLookupError):  # a session's own child may have followed it by now
+                os.kill(pid, signal.SIGKILL)
 
     def impatient_way(self) -> Transport:
         """Open a way to it that notices a cut cable within seconds."""

@@ -51,8 +51,7 @@ def test_an_ssh_session_that_dies_costs_no_row(device: FaultyDevice, shelf: Mode
 
     def crash() -> None:
         gate.meet()
-        for pid in device.sessions():
-            os.kill(pid, signal.SIGKILL)
+        device.end_sessions()
 
     with device.session(notes=notes) as session, meanwhile(crash):
         rows = list(session.measure(batch(shelf, gate.model), shelf.models, QUICK))

@@ -28,7 +28,7 @@ _FEW = 5
 
 def add_device(target: argparse.ArgumentParser) -> None:
     """Add the options that choose a device."""
-    target.add_argument("--device", default="host", help="device to measure on: its name, serial or address")
+    target.add_argument("--device", default="host", help="device that is meant: its name, serial or address")
     target.add_argument(
         "--device-engine",
         default="",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.cli_measure import choice_of, default_table, print_doubts, read_models
 from edgekd.cli_output import print_result
-from edgekd.errors import DataError
+from edgekd.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from edgekd.graph.model_file import ModelFile
@@ -40,6 +40,8 @@ def predict(options: argparse.Namespace) -> None:
     from edgekd.predict import check_device, predict_model, verify_device
     from latency_tables.store import load_table
 
+    if options.ops < 0:
+        raise UsageError(f"--ops is {options.ops}, must be 0 or more operators to list")
     models = read_models(options)
     choice, path = choice_of(options), options.table or _table_there(options)
     table = load_table(path)
@@ -100,7 +102,7 @@ def _text(model: ModelFile, prediction: Prediction, options: argparse.Namespace)
     count = f"{len(prediction.parts)} operators" + (
         f", {folded} of them folded when the model is loaded" if folded else ""
     )
-    slowest = sorted(prediction.parts, key=lambda part: -part.ms)[: max(0, options.ops)]
+    slowest = sorted(prediction.parts, key=lambda part: -part.ms)[: options.ops]
     interval = f"90 % interval {prediction.low_ms:.4g} to {prediction.high_ms:.4g} ms"
     return [
         f"{model.path}: {prediction.total_ms:.4g} ms on {options.device}, {interval}",

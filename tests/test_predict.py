@@ -306,12 +306,13 @@ def test_the_command_prints_total_interval_and_parts(
 def test_the_command_refuses_with_one_line(
     model: ModelFile, table_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Another device's table, a table that is not there, a table of nothing: exit code 2 and the reason."""
+    """Another device's table, one that is not there or has nothing, a count below 0: exit code 2 and the reason."""
     TableFile(tmp_path / "empty.jsonl", OURS)
     cases = [
         (["--device", "rpi4", "--table", str(table_file)], "'bench' / 'rpi4'"),
         (["--device", "bench"], "tables/bench-mnasnet-28-narrow.jsonl"),
         (["--device", "bench", "--table", str(tmp_path / "empty.jsonl")], "edgekd profile --device bench --table"),
+        (["--device", "bench", "--table", str(table_file), "--ops", "-1"], "--ops is -1, must be 0 or more"),
     ]
     for words, reason in cases:
         assert cli.run(["predict", str(model.path), *words]) == 2

@@ -77,16 +77,16 @@ class Batch:
         if killed and job_id is not None and job_id not in self.killed:
             self.killed.add(job_id)
             return None
-        self._drop_sentinel(job_id)
+        self._drop_sentinel(job_id, reason)
         if job_id is None or self.waiting.pop(job_id, None) is None:
             return None
         return JobResult(job_id, "failed", error=reason)
 
-    def _drop_sentinel(self, job_id: str | None) -> None:
+    def _drop_sentinel(self, job_id: str | None, reason: str) -> None:
         """Choose another sentinel when the runner died on this one; one that was named must not be replaced."""
         if self.settings.sentinel_job_id == job_id and job_id is not None:
             raise RunnerFailed(
-                f"the sentinel {job_id!r} ends the runner; without it no row of this batch can be judged"
+                f"the sentinel {job_id!r} ends the runner ({reason}); without it no row of this batch can be judged"
             )
         if self.sentinel is not None and self.sentinel.job_id == job_id:
             self.sentinel = None

@@ -26,7 +26,7 @@ from typing import Literal
 from device_agents.errors import InvalidRequest, ProtocolError
 from device_agents.strict_json import MAX_TEXT, Fields, clean_text, excerpt
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_SAMPLES = 20_000  # a row; two clocks of it stay below the longest line
 MAX_NS = 10**15  # 11 days: whatever claims to have taken longer is a broken clock
 MAX_CPUS = 1024
@@ -65,17 +65,17 @@ class Job:
 class MeasureSettings:
     """How a batch is measured; the defaults take about 5 ms of device time for an operator of 5 µs on a calm machine.
 
-    Short rounds over many jobs spread a job's samples over seconds, so that some of them meet the machine at its best:
-    the fastest sample repeats much better than the median. A visit takes samples_per_round samples, LONG_VISIT times as
-    many of a network and of a job whose runs take a millisecond. A job is visited in `least_rounds` at least and
-    `rounds` at most; in between it is done once its three best visits agree within the share `agreement`, or once it
-    has had `enough_s`. Visits agree also on what others leave of a disturbed machine: how often its sentinel is slow
-    tells how many visits are wanted before agreement counts, and of jobs of long visits `patience` times as many, for
-    few of their runs are undisturbed from end to end. An engine may keep to fewer rounds, and to samples_per_round for
-    every job. cpu_mask pins the runner (bit n is CPU n).
-    time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
-    sentinel_job_id names the job that is also measured before every round and now and then in one; None takes the first
-    of the batch.
+    Short rounds over many jobs spread a job's samples over seconds, so that some meet the machine at its best. A visit
+    takes samples_per_round samples, LONG_VISIT times as many of a network and of a job whose runs take a millisecond. A
+    job is visited in `least_rounds` at least and `rounds` at most; in between it is done once its three best visits
+    agree within the share `agreement`, or once it has had `enough_s`. Visits agree also on what others leave of a
+    disturbed machine: how often its sentinel is slow tells how many visits are wanted before agreement counts, and of
+    jobs of long visits `patience` times as many, for few of their runs are undisturbed from end to end. Beside a
+    network as sentinel no visit is longer, and a job is done once the standard error of how many times its time it
+    takes is below `agreement`; a short operator at 4 times that, or a 4th of the `rounds`, which others have at least.
+    An engine may keep to fewer rounds, and to samples_per_round for every job. cpu_mask pins the runner (bit n is CPU
+    n). time_limit_s bounds a job's loading with its warm-up, and again all its rounds together. sentinel_job_id names
+    the job that is also measured before every round and now and then in one; None takes the first of the batch.
     """
 
     threads: int = 1
@@ -148,8 +148,8 @@ class JobResult:
     init_ns of creating the interpreter. peak_rss_bytes is the runner's high-water mark once this job was warm,
     0 where it cannot be told.
     sentinel_ns is the sentinel's fastest run, on `clock` where that lost no time, in all readings from the beginning of
-    the job's block to this row: how fast the machine was at its best meanwhile; 0 when nothing served as one. flags:
-    see FLAGS.
+    the job's block to this row: how fast the machine was at its best meanwhile; 0 when nothing served as one. beside_ns
+    is what it took last before each visit, of as many samples each and in order; none likewise. flags: see FLAGS.
     """
 
     job_id: str
@@ -165,6 +165,7 @@ class JobResult:
     started_at: str = ""
     temperatures_c: tuple[float, ...] = ()
     sentinel_ns: int = 0
+    beside_ns: tuple[int, ...] = ()
     flags: tuple[str, ...] = ()
     error: str = ""
 
@@ -320,6 +321,8 @@ class RowReader:
         if rest or not self.settings.least_samples <= len(samples) == len(wall) <= self.settings.samples:
             wanted = f"{self.settings.least_samples} to {self.settings.samples}"
             raise ProtocolError(f"job {job_id!r}: {len(samples)} samples, {wanted} were asked for")
+        if (beside := fields.integers("beside_ns", 1, MAX_NS, MAX_SAMPLES)) and len(samples) % len(beside):
+            raise ProtocolError(f"job {job_id!r}: {len(samples)} samples beside {len(beside)} readings of the sentinel")
         return JobResult(
             job_id,
             "ok",
@@ -334,6 +337,7 @@ class RowReader:
             fields.timestamp("started_at"),
             fields.numbers("temperatures_c", -100.0, 200.0, 256),
             fields.integer("sentinel_ns", 0, MAX_NS),
+            beside,
             fields.choices("flags", FLAGS),
         )
 

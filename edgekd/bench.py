@@ -6,10 +6,9 @@ Keeps no tables. The wires are device_agents' (session.py), the statistics laten
 from __future__ import annotations
 
 import hashlib
-import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,20 +26,19 @@ from device_agents.transport import Transport
 from edgekd.config import Settings
 from edgekd.errors import EdgekdError, UsageError
 from edgekd.files import CannotWrite
-from edgekd.graph.micro import micro_model
 from edgekd.graph.model_file import format_of
-from edgekd.graph.onnx_micro import onnx_micro_model
 from edgekd.holding import Holding
-from latency_tables.op_spec import OpSpec, TensorSpec
+from edgekd.sentinels import micro_content, network_content
 from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
 from latency_tables.speed import SLOW, Speed
 
 # hours of training must not fail because another session measures for a while
 _LIMITS = SessionLimits(lock_wait_s=300.0)
-ROUNDS, _ENOUGH_S = MeasureSettings().rounds, MeasureSettings().enough_s
+_USUAL = MeasureSettings()
+ROUNDS, _ENOUGH_S, _SAMPLES = _USUAL.rounds, _USUAL.enough_s, _USUAL.samples_per_round
+_PAIRED_SAMPLES = 3  # a visit beside a network, of which the fastest counts: two scatter by half as much again
 _SENTINEL = "sentinel"
 _MAX_ATTEMPTS = 20  # of a second or three each; slow phases of a shared machine last from moments to tens of seconds
-_ONNX_SENTINEL = "onnx_conv;float32;in=1x32x14x14,c32x32x3x3,c32;out=1x32x14x14;@pads=1_1_1_1"
 # Looks at a device's heat cost it some 20 ms each. Rows come in groups, so that one look tells of all of one, and after
 # each group the device loads other models or waits a moment.
 _LOOK_EVERY_S = 5.0
@@ -79,11 +77,16 @@ class DeviceChoice:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A .tflite or .onnx file to measure, under a name that is unique in its batch."""
+    """A .tflite or .onnx file to measure, under a name that is unique in its batch.
+
+    `beside` names the network that is its sentinel (sentinels.py); without one, and in formats that have none, it is a
+    micro-model.
+    """
 
     name: str
     content: bytes
     kind: str = "operator"  # or "network"
+    beside: str = ""
 
     @property
     def suffix(self) -> str:
@@ -141,24 +144,44 @@ class Bench(Holding):
             MeasuringFailed: a model cannot be run there; the rows of all others have been given.
 
         """
-        jobs, files = [], {}
-        for model in itertools.chain([_sentinel(self._engine.suffix)], models):
+        plans: dict[str, list[Job]] = {}  # by the network beside all of a plan, which is its first job
+        files: dict[str, Path] = {}
+        for model in models:
             self.still_here()  # files may take longer to make than a runner waits for its host
+            beside = model.beside if self._engine.suffix == "tflite" else ""
+            if beside not in plans:
+                sentinel, path = self._stored(self._sentinel(beside))
+                plans[beside], files[sentinel.model_sha256] = [sentinel], path
             job, path = self._stored(model)
+            plans[beside].append(job)
             files[job.model_sha256] = path
-            jobs.append(job)
+        failed: list[JobResult] = []
+        for name, jobs in plans.items():
+            yield from self._measured(name, jobs, files, rounds, failed)
+        if failed:
+            more = f"; and {len(failed) - 1} others" if len(failed) > 1 else ""
+            raise MeasuringFailed(
+                f"device {self.device.name} could not measure {failed[0].job_id}: {failed[0].error}{more}"
+            )
+
+    def _measured(
+        self, beside: str, jobs: Sequence[Job], files: Mapping[str, Path], rounds: int, failed: list[JobResult]
+    ) -> Iterator[Measurement]:
+        """Measure the jobs of one plan, of which the first is the sentinel; those that fail are put into `failed`."""
         device = self.device
         settings = MeasureSettings(
             threads=device.threads,
             rounds=rounds,
             least_rounds=_least_rounds(rounds),
+            samples_per_round=_PAIRED_SAMPLES if beside else _SAMPLES,
             enough_s=_ENOUGH_S * rounds / ROUNDS,
             sentinel_job_id=_SENTINEL,
             cpu_mask=device.cpu_mask,
         )
         watch, clock = _Watch(device, self._transport, self._on_warning, self._pause), self.key.clock
-        failed: list[JobResult] = []
-        for result in self._session.measure(jobs, files, settings):
+        for result in self._session.measure(
+            jobs, {job.model_sha256: files[job.model_sha256] for job in jobs}, settings
+        ):
             if result.job_id == _SENTINEL and not result.ok:
                 raise MeasuringFailed(f"device {device.name} could not measure the sentinel: {result.error}")
             if result.ok and result.clock != clock:
@@ -166,10 +189,7 @@ class Bench(Holding):
             if not result.ok:
                 failed.append(result)
             elif result.job_id != _SENTINEL:
-                yield _measurement(result, watch.flags())
-        if failed:
-            more = f"; and {len(failed) - 1} others" if len(failed) > 1 else ""
-            raise MeasuringFailed(f"device {device.name} could not measure {failed[0].job_id}: {failed[0].error}{more}")
+                yield _measurement(result, watch.flags(), beside)
 
     def measure_settled(
         self, models: Sequence[Model], sentinel_ns: int = 0, attempts: int = _MAX_ATTEMPTS
@@ -207,6 +227,11 @@ class Bench(Holding):
         """Wait for a hot device, whose runner must not take this machine for gone."""
         self.still_here()
         time.sleep(seconds)  # a temperature that falls tells nobody
+
+    def _sentinel(self, beside: str) -> Model:
+        if beside:
+            return Model(_SENTINEL, network_content(beside), "network")
+        return Model(_SENTINEL, micro_content(self._engine.suffix))
 
     def _stored(self, model: Model) -> tuple[Job, Path]:
         if model.suffix != self._engine.suffix:
@@ -276,14 +301,6 @@ def _naming(device: Device) -> Iterator[None]:
         raise LinkLost(f"{device.name} at {device.address}: {error}; the same command goes on from here") from error
 
 
-def _sentinel(suffix: str) -> Model:
-    """Give the fixed model whose time tells how fast the machine is just now; about 50 µs on a desktop core."""
-    if suffix == "onnx":
-        return Model(_SENTINEL, onnx_micro_model(OpSpec.parse(_ONNX_SENTINEL)))
-    op = OpSpec("conv_2d", (TensorSpec((1, 14, 14, 32)),), "float32", 32, (3, 3))
-    return Model(_SENTINEL, micro_model(op))
-
-
 def _least_rounds(rounds: int) -> int:
     """Say how often a model is visited at least where `rounds` are the most."""
     return min(rounds, max(rounds // 16, 4))
@@ -296,7 +313,7 @@ def _write(path: Path, content: bytes) -> None:
         raise CannotWrite(path, error) from error
 
 
-def _measurement(result: JobResult, flags: tuple[str, ...]) -> Measurement:
+def _measurement(result: JobResult, flags: tuple[str, ...], beside: str) -> Measurement:
     return Measurement(
         subject=result.job_id,
         samples_ns=result.samples_ns,
@@ -309,4 +326,6 @@ def _measurement(result: JobResult, flags: tuple[str, ...]) -> Measurement:
         peak_rss_bytes=result.peak_rss_bytes,
         sentinel_ns=result.sentinel_ns,
         flags=tuple(sorted({*result.flags, *flags})),
+        beside=beside if result.beside_ns else "",
+        beside_ns=result.beside_ns if beside else (),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,16 +155,18 @@ def show_one(options: argparse.Namespace) -> None:
     if options.kind and options.kind not in kinds.values():
         raise UnknownName("kind", options.kind, set(kinds.values()))
     shown = [m for m in table.measurements if options.kind in (None, kinds[m.subject])]
-    shown.sort(key=(lambda m: m.subject) if options.sort == "name" else (lambda m: -m.quiet_ms))
-    result = {"table": str(options.file), "unmeasured": table.unmeasured, "rows": [_row_result(m) for m in shown]}
+    speed = table.speed
+    rows = [_row_result(measurement, speed.quiet_ms(measurement)) for measurement in shown]
+    rows.sort(key=(lambda row: row["subject"]) if options.sort == "name" else (lambda row: -row["ms"]))
+    result = {"table": str(options.file), "unmeasured": table.unmeasured, "rows": rows}
     head = f"{'ms':>12} {'median':>12} {'spread':>7} {'samples':>7} {'attempts':>8}  source    subject, flags"
-    _print(result, [*_unmeasured_lines(table.unmeasured), head, *map(_row_line, shown)], options.format)
+    _print(result, [*_unmeasured_lines(table.unmeasured), head, *map(_row_line, rows)], options.format)
 
 
-def _row_result(row: Measurement) -> dict[str, Any]:
+def _row_result(row: Measurement, ms: float) -> dict[str, Any]:
     return {
         "subject": row.subject,
-        "ms": row.quiet_ms,
+        "ms": ms,
         "median_ms": row.median_ms,
         "spread": _spread(row),
         "samples": len(row.samples_ns),
@@ -182,13 +184,13 @@ def _spread(row: Measurement) -> float | None:
     return spread_ms(row) / row.median_ms if len(row.samples_ns) > 1 else None
 
 
-def _row_line(row: Measurement) -> str:
-    share = _spread(row)
+def _row_line(row: Mapping[str, Any]) -> str:
+    share = row["spread"]
     spread = "-" if share is None else f"{100 * share:.1f} %"
-    source = row.source.partition(":")[0]
-    flags = f"  [{', '.join(row.flags)}]" if row.flags else ""
-    times = f"{row.quiet_ms:12.6f} {row.median_ms:12.6f} {spread:>7} {len(row.samples_ns):7} {row.attempt:8}"
-    return f"{times}  {source:9} {row.subject}{flags}"
+    source = row["source"].partition(":")[0]
+    flags = f"  [{', '.join(row['flags'])}]" if row["flags"] else ""
+    times = f"{row['ms']:12.6f} {row['median_ms']:12.6f} {spread:>7} {row['samples']:7} {row['attempts']:8}"
+    return f"{times}  {source:9} {row['subject']}{flags}"
 
 
 # --- diff and merge ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from edgekd.errors import DataError
 from edgekd.graph.ir import graph_in, int8_graph
 from edgekd.graph.micro import random_model
 from edgekd.graph.model_file import ModelFile, model_of_op
+from edgekd.sentinels import network_name
 from edgekd.spaces.arch import MAX_LAYERS, Arch
 from edgekd.spaces.layers import graph_of, reachable_ops
 from edgekd.spaces.space import Space
@@ -48,7 +49,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(MIN_NETWORKS, 8, 1)  # a tenth of the time, for a first look or an emulated device
+QUICK = Effort(MIN_NETWORKS, 24, 1)  # an eighth of the time, for a first look or an emulated device
 
 _CALIBRATION_SEED = 20
 _FEW = 5  # reasons in one message
@@ -106,8 +107,8 @@ class Order:
     def model_of(self, subject: Subject) -> Model:
         """Write the file by which a subject is measured. Raises DataError for an operator that has none."""
         if isinstance(subject, OpSpec):
-            return Model(subject.key, model_of_op(subject))
-        return Model(subject.name, self.networks[subject](), "network")
+            return Model(subject.key, model_of_op(subject), beside=network_name(subject.dtype))
+        return Model(subject.name, self.networks[subject](), "network", network_name(subject.dtype))
 
 
 def profile(

@@ -103,7 +103,7 @@ class SearchJob:
             space=self.latency.space,
             dtype=search.target_dtype,
             key=table.key,
-            sentinel_ns=table.usual_sentinel_ns,
+            speed=table.speed,
         )
         return Measurer(order, WorkerSettings(search.workers, search.ray_address), progress.note)
 

@@ -178,7 +178,7 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
 
     """
     # Times on the wall are slow beside others as well, and their sentinel scatters more than a clock drifts.
-    speed = table.speed if table.key.clock == "thread_cpu" else AS_MEASURED
+    speed = table.speed if table.key.clock == "thread_cpu" else replace(AS_MEASURED, beside_ns=table.beside_ns)
     near_gb_per_s = 0.0 if dtype == _HEAVIEST else _near_gb_per_s(table, speed)
     fit = calibrate(*_seen(table, dtype, speed), near_gb_per_s)
     return replace(fit, usual_sentinel_ns=speed.usual_sentinel_ns)

@@ -67,9 +67,9 @@ def read_entry(entry: Mapping[str, Any], *, old: bool = False) -> Line:
 def write_entry(line: Row | Network | Fit) -> dict[str, Any]:
     """Spell a line's entry."""
     if isinstance(line, Row):
-        return {"type": "row", **dataclasses.asdict(line.measurement)}
+        return {"type": "row", **_measured(line.measurement)}
     if isinstance(line, Network):
-        return {"type": "network", **dataclasses.asdict(line)}
+        return {"type": "network", **dataclasses.asdict(line), "measurement": _measured(line.measurement)}
     if line.calibration is None:
         raise ValueError(f"there is no calibration of {line.dtype} to write")
     return {"type": "calibration", "dtype": line.dtype, **dataclasses.asdict(line.calibration)}
@@ -78,6 +78,7 @@ def write_entry(line: Row | Network | Fit) -> dict[str, Any]:
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 _MEASUREMENT = frozenset(field.name for field in dataclasses.fields(Measurement))
+_ALONE = _MEASUREMENT - {"beside", "beside_ns"}  # which are left out where nothing was beside it; since version 7
 _INTEGERS = {int}  # and not bool
 _COUNTS = ("inferences_per_sample", "warmup_ns", "init_ns", "peak_rss_bytes", "sentinel_ns", "attempt")
 _TEXTS = ("subject", "started_at", "source")
@@ -86,7 +87,7 @@ _counts_of, _texts_of = operator.itemgetter(*_COUNTS), operator.itemgetter(*_TEX
 
 def _measurement(fields: dict[str, Any]) -> Measurement:
     """Check a measurement. A table has thousands, so what is done for each is few calls, and loops are those of C."""
-    _check_names(fields, _MEASUREMENT)
+    _check_names(fields, _MEASUREMENT if "beside" in fields else _ALONE)
     samples = _times(fields["samples_ns"], "samples_ns")
     wall = _times(fields["wall_samples_ns"], "wall_samples_ns")
     if not samples or len(samples) != len(wall):
@@ -103,7 +104,22 @@ def _measurement(fields: dict[str, Any]) -> Measurement:
     fields["temperatures_c"] = tuple([_number(t, "temperatures_c") for t in _list(fields, "temperatures_c")])
     fields["flags"] = _texts(fields, "flags")
     check_source(fields["source"])
+    if "beside" in fields:
+        fields["beside_ns"] = _beside(fields)
     return Measurement(**fields)
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    """Spell a measurement, without what was beside it where nothing was."""
+    fields = dataclasses.asdict(measurement)
+    return fields if measurement.beside_ns else {name: fields[name] for name in fields if name in _ALONE}
+
+
+def _beside(fields: Mapping[str, Any]) -> tuple[int, ...]:
+    beside, beside_ns, samples = fields["beside"], _times(fields["beside_ns"], "beside_ns"), len(fields["samples_ns"])
+    if type(beside) is not str or not beside or not beside_ns or samples % len(beside_ns):
+        raise ValueError(f"{samples} samples beside {len(beside_ns)} of {short(beside)}")
+    return beside_ns
 
 
 def check_source(source: str) -> None:

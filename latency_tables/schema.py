@@ -60,6 +60,10 @@ class Measurement:
     attempt: int = 1
     source: str = "measured"  # measured | simulated | imported:<citation>
     flags: tuple[str, ...] = ()  # "contended": others took the CPU; "throttled": its clock was held down; "denormal"
+    # Where the sentinel was a network its name, and what it took last before each visit; the samples of a visit are as
+    # many for each, and in order.
+    beside: str = ""
+    beside_ns: tuple[int, ...] = ()
 
     @property
     def disturbances(self) -> frozenset[str]:
@@ -87,6 +91,20 @@ class Measurement:
         return min(wall_ns / usual if wall_ns > _STOLEN * usual * ns else ns for ns, wall_ns in pairs) / 1e6
 
     @property
+    def times_beside(self) -> float:
+        """Say how many times what the network beside it takes this does, 0 where it was measured beside none.
+
+        Others who use a machine slow networks of one kind alike, and the operators that they are made of on average, at
+        any moment: where the fastest samples of two sessions are 15 % apart, this is 2 % (tools/study_sessions.py). A
+        visit's fastest sample is compared with what the other took before it, and the median of all visits counts.
+        """
+        if not self.beside_ns:
+            return 0.0
+        size = len(self.samples_ns) // len(self.beside_ns)
+        visits = (min(self.samples_ns[first : first + size]) for first in range(0, len(self.samples_ns), size))
+        return statistics.median(ns / beside_ns for ns, beside_ns in zip(visits, self.beside_ns, strict=True))
+
+    @property
     def median_ms(self) -> float:
         """Give the median of one inference on the table's clock, in ms."""
         return statistics.median(self.samples_ns) / 1e6
@@ -95,6 +113,10 @@ class Measurement:
     def wall_median_ms(self) -> float:
         """Give the median of one inference on the wall clock, in ms."""
         return statistics.median(self.wall_samples_ns) / 1e6
+
+
+def _visit_size(measurement: Measurement) -> int:
+    return len(measurement.samples_ns) // len(measurement.beside_ns) if measurement.beside_ns else 0
 
 
 def merged(earlier: Measurement, later: Measurement) -> Measurement:
@@ -114,9 +136,12 @@ def merged(earlier: Measurement, later: Measurement) -> Measurement:
         return later
     if earlier.disturbances < later.disturbances:
         return dataclasses.replace(earlier, attempt=later.attempt)
+    if earlier.beside != later.beside or _visit_size(earlier) != _visit_size(later):
+        return later  # what two sentinels took cannot be compared
     known = [m.sentinel_ns for m in (earlier, later) if m.sentinel_ns]
     return dataclasses.replace(
         later,
+        beside_ns=earlier.beside_ns + later.beside_ns,
         samples_ns=earlier.samples_ns + later.samples_ns,
         wall_samples_ns=earlier.wall_samples_ns + later.wall_samples_ns,
         sentinel_ns=min(known, default=0),

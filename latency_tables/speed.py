@@ -2,13 +2,15 @@
 
 A clock that is held down or boosted changes the sentinel, a fixed small model, and other operators by one factor: seen
 for factors of 0.91 to 1.14, give or take 3 %. What was measured on a slow clock is measured again (builder.py); what
-stays at another speed is scaled here. Time that goes to memory does not follow the clock, and is scaled too much. No
-measurement itself is changed.
+stays at another speed is scaled here. Time that goes to memory does not follow the clock, and is scaled too much.
+What was measured beside a network is told by how many times its time it takes, visit by visit: what neighbours do slows
+both as much. No measurement itself is changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from latency_tables.schema import Measurement
 
@@ -18,12 +20,21 @@ _MOST_BOOSTED = 0.9  # likewise; nothing faster was seen for long, and a moment'
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """A machine's usual speed: what its sentinel usually takes; 0 is unknown, and then no speed is unusual."""
+    """A machine's usual speed: what its sentinel usually takes; 0 is unknown, and then no speed is unusual.
+
+    `beside_ns` is what each network takes, by its name, beside which something was measured.
+    """
 
     usual_sentinel_ns: int
+    beside_ns: Mapping[str, int] = field(default_factory=dict)
 
     def slowdown(self, measurement: Measurement) -> float:
-        """Give how many times slower than usual the machine was; 1.0 where either speed is unknown."""
+        """Give how many times slower than usual the machine was; 1.0 where either speed is unknown.
+
+        It is 1.0, too, for what is told by a network beside it, at whatever speed that was.
+        """
+        if measurement.beside_ns:
+            return 1.0
         known = measurement.sentinel_ns and self.usual_sentinel_ns
         return measurement.sentinel_ns / self.usual_sentinel_ns if known else 1.0
 
@@ -32,9 +43,18 @@ class Speed:
 
         Less than SLOW off is the sentinel's own scatter, for which no time is changed.
         """
+        if times := measurement.times_beside:
+            return times * self.beside_ns.get(measurement.beside, measurement.sentinel_ns) / 1e6
         slowdown = self.slowdown(measurement)
         is_believed = _MOST_BOOSTED <= slowdown < 1 / SLOW or slowdown > SLOW
         return measurement.quiet_ms / (slowdown if is_believed else 1.0)
+
+    def settled_ms(self, measurement: Measurement) -> float:
+        """Give `Measurement.quiet_ms` of what was measured until the machine was at its usual speed.
+
+        Beside a network it need not be: that tells what it takes at the usual speed.
+        """
+        return self.quiet_ms(measurement) if measurement.beside_ns else measurement.quiet_ms
 
 
 AS_MEASURED = Speed(0)

@@ -6,8 +6,9 @@ reach the disk journal.py's. Measuring is builder.py, predicting predictor.py.
 Format history: 1, the first (2026); 2, the key names the engine, which was always "python" before (2026); 3, every
 line ends with a checksum over itself and the header, so that a digit changed and a row of another table are noticed
 (2026); 4, calibrations know the rate at which weights are fetched (2026); 5, they know a second one, for networks that
-take longer (2026); 6, they know the speed that they read slow rows at (2026). A file goes on in the version that it was
-begun in; one of version 3 to 5 that is calibrated anew is refused by an edgekd that knows no later one.
+take longer (2026); 6, they know the speed that they read slow rows at (2026); 7, measurements hold what a network took
+beside them (2026). A file goes on in the version that it was begun in; one of version 3 to 6 that is added to or
+calibrated anew is refused by an edgekd that knows no later one.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 from latency_tables.speed import Speed
 
-FORMAT, VERSION = "edgekd-table", 6
+FORMAT, VERSION = "edgekd-table", 7
 _SEALED_SINCE = 3
 _FITTED_ALIKE_SINCE = 4  # calibrations before had other coefficients
-# Of a calibration, left out where they say nothing, so that tables of version 4 and 5 keep their hash.
+# Left out where they say nothing, so that tables of version 4 to 6 keep their hash.
 _SINCE_5, _SINCE_6 = ", far_gb_per_s=0.0, kept_ms=0.0", ", usual_sentinel_ns=0)"
+_SINCE_7 = ", beside='', beside_ns=())"
+_RARELY = 0.05
 _MAX_REASON = 500  # characters; a damaged line may be megabytes long
 
 
@@ -61,12 +64,25 @@ class LatencyTable:
 
         The fastest would be a clock's rare boost, at which the device would not measure the others, too.
         """
-        return statistics.median_low([m.sentinel_ns for m in self.measurements if m.sentinel_ns] or [0])
+        known = [m.sentinel_ns for m in self.measurements if m.sentinel_ns and not m.beside]
+        return statistics.median_low(known or [0])
+
+    @property
+    def beside_ns(self) -> dict[str, int]:
+        """Give what each network takes that others were measured beside, on a machine that is rarely as fast.
+
+        It is a quantile of its readings: the fastest would be a clock's rare boost, the median the neighbours'.
+        """
+        readings: dict[str, list[int]] = {}
+        for one in self.measurements:
+            if one.beside_ns:
+                readings.setdefault(one.beside, []).extend(one.beside_ns)
+        return {name: sorted(every)[int(_RARELY * len(every))] for name, every in readings.items()}
 
     @property
     def speed(self) -> Speed:
         """Give the usual speed; found anew at each call, so keep it for a loop."""
-        return Speed(self.usual_sentinel_ns)
+        return Speed(self.usual_sentinel_ns, self.beside_ns)
 
     @property
     def unmeasured(self) -> dict[str, int]:
@@ -203,7 +219,8 @@ def table_sha256(table: LatencyTable) -> str:
     digest = hashlib.sha256(repr(table.key).encode())
     for part in (table.rows, table.networks, table.calibrations):
         for name in sorted(part):
-            digest.update(repr((name, part[name])).replace(_SINCE_6, ")").replace(_SINCE_5, "").encode())
+            text = repr((name, part[name])).replace(_SINCE_7, ")").replace(_SINCE_6, ")").replace(_SINCE_5, "")
+            digest.update(text.encode())
     return digest.hexdigest()
 
 

@@ -26,7 +26,9 @@ from edgekd.graph.micro import micro_model, random_model
 from edgekd.graph.model_file import ModelFile, read_model
 from edgekd.profile import CALIBRATION_NETWORKS, Order, ProfileRequest, all_ops, calibration_archs, profile
 from edgekd.search.latency import LatencyModel
+from edgekd.sentinels import network_content, network_name
 from edgekd.spaces.layers import graph_of
+from edgekd.spaces.mnasnet import SPACES
 from latency_tables.builder import FIXED_COST_OPS
 from latency_tables.calibrate import MIN_NETWORKS
 from latency_tables.errors import OtherSettings
@@ -277,6 +279,33 @@ def test_without_a_known_speed_once_is_enough(settled: tuple[Bench, list[int]]) 
     sentinels += [200, 200]
     assert bench.measure_settled([Model("network", b"", "network")], sentinel_ns=0)["network"].attempt == 1
     assert len(sentinels) == 1
+
+
+def test_all_of_a_table_is_measured_beside_one_network_of_its_kind() -> None:
+    """Whatever the space, so that what a later profile adds is told by the same; its name says what it is."""
+    for space in (NARROW, SPACES["tiny-28"]):
+        order = Order.for_space(space, networks=MIN_NETWORKS)
+        for subject in (*order.ops[:2], *order.ops[-2:], *order.networks):
+            assert order.model_of(subject).beside == f"mnasnet-96 {subject.dtype}"
+
+
+@pytest.mark.slow  # a real runner measures this machine
+def test_the_host_measures_beside_a_network(tmp_path: Path) -> None:
+    """Each has its readings, one a visit, and is told by them; what names no network has a micro-model and none."""
+    op = next(op for op in all_ops(NARROW) if op.kind == "conv_2d")
+    name = network_name("float32")
+    models = [
+        Model("alone", micro_model(op)),
+        Model(op.key, micro_model(op), beside=name),
+        Model("same", network_content(name), "network", name),
+    ]
+    with own_device(tmp_path), Bench(DeviceChoice().find(), lambda warning: None) as bench:
+        rows = {row.subject: row for row in bench.measure(models)}
+    assert {name: row.beside for name, row in rows.items()} == {"alone": "", op.key: name, "same": name}
+    assert rows["alone"].beside_ns == ()
+    for told in (rows[op.key], rows["same"]):
+        assert len(told.samples_ns) % len(told.beside_ns) == 0
+    assert rows[op.key].times_beside < 0.5 < rows["same"].times_beside < 2
 
 
 @pytest.mark.slow  # a real runner measures this machine

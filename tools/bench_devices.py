@@ -35,7 +35,7 @@ from bench_parts import ROOT, Result, concluded, machine, print_machine, seconds
 
 from device_agents.device import Device
 from device_agents.inventory import find_device, open_transport
-from device_agents.protocol import LONG_VISIT, Job, JobResult, MeasureSettings
+from device_agents.protocol import Job, JobResult, MeasureSettings
 from device_agents.session import Session, SessionLimits
 from device_agents.transport import Transport
 from edgekd.graph.micro import micro_model
@@ -184,12 +184,11 @@ class BatchTimes:
         return self.wall_s - self.models_s
 
 
-def model_ns(row: JobResult, settings: MeasureSettings) -> float:
+def model_ns(row: JobResult) -> float:
     """Add up what the device spent on one row's model: loading, warming up, samples and the runs before them."""
     runs = sum(row.wall_samples_ns) * row.loops
     mean_ns = runs / row.loops / len(row.wall_samples_ns)
-    visits = len(row.samples_ns) // (settings.samples_per_round * (LONG_VISIT if row.loops == 1 else 1))
-    before = visits * max(1, row.loops // 4) * mean_ns  # each visit runs so often before its first sample
+    before = len(row.beside_ns) * max(1, row.loops // 4) * mean_ns  # each visit runs so often before its first sample
     return row.init_ns + row.warmup_ns + runs + before
 
 
@@ -221,7 +220,7 @@ def _batch_times(device: Device, batch: Batch) -> BatchTimes:
         failed = [row.error for row in rows if not row.ok]
         if failed or session.pushed_bytes - pushed_before != batch.size_bytes:
             raise RuntimeError(f"{device.name}: {len(failed)} rows failed, {failed[:1]}; or files lay there already")
-        models_s = sum(model_ns(row, settings) for row in rows) / 1e9
+        models_s = sum(model_ns(row) for row in rows) / 1e9
         return BatchTimes(wall_s, models_s, transport.push_s - push_s, cpu_s)
 
 

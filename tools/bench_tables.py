@@ -3,9 +3,10 @@
 
 Networks that no calibration has seen, of the tables' spaces and of other families, are measured in fresh processes and
 predicted from tables that `edgekd profile`, with and without --quick, measures in the same run; measuring them again
-says how well anything could do. Besides: device time against one process of the runtime's own benchmark a row,
-predictions a second, the time to read a table. Ends with 1 where a bar is missed. Needs Linux, the project's
-environment, 20 GB of disk and half an hour.
+says how well anything could do. All of them, tables, predictions and measurements, are told beside one network a dtype
+and at the speed that the table speaks of: how fast the machine was meanwhile is no error of a table. Besides: device
+time against one process of the runtime's own benchmark a row, predictions a second, the time to read a table. Ends with
+1 where a bar is missed. Needs Linux, the project's environment, 20 GB of disk and half an hour.
 
     .venv/bin/python tools/bench_tables.py [--json FILE] [--parts heldout,other_family] [--quick]
 """
@@ -30,6 +31,7 @@ from bench_workshop import ALONE, FULL, QUICK, RESOLUTIONS, Condition, NetworkFi
 
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
+from edgekd.sentinels import network_name
 from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.predictor import Predictor
 from latency_tables.store import LatencyTable
@@ -199,25 +201,33 @@ class Cell:
         ms = {"reference": reference, **simple_predictions(table, dtype, ops)}
         ms["edgekd"] = [one.total_ms for one in found]
         if rough:
-            ms["quick"] = [Predictor(rough, dtype).predict(each).total_ms for each in ops]
+            of_level = _level(table, dtype) / _level(rough, dtype)  # each speaks at the speed of its own minutes
+            ms["quick"] = [of_level * Predictor(rough, dtype).predict(each).total_ms for each in ops]
         stats: dict[str, Stats] = {
             method: errors_of(of, reference) for method, of in ms.items() if method != "reference"
         }
         ms |= {f"repeat_{i}": run for i, run in enumerate(again, 1)}
+        ms |= {f"raw_{i}": run.raw_ms for i, run in enumerate(runs)}  # of the reference, then of each repeat
         stats["repeat"] = _median([errors_of(run, reference) for run in again])
         print_stats(stats)
         inside = [one.low_ms <= measured <= one.high_ms for one, measured in zip(found, reference, strict=True)]
         return Cell(stats, ms, [run.slowdown for run in runs], inside)
 
 
+def _level(table: LatencyTable, dtype: str) -> float:
+    """Give the speed that a table speaks of, in ns that the network beside all others takes; 1 where none was."""
+    return table.beside_ns.get(network_name(dtype), 1)
+
+
 def simple_predictions(table: LatencyTable, dtype: str, networks: Sequence[Sequence[OpSpec]]) -> dict[str, list[float]]:
     """Predict networks by plain sums of rows, and by an operator-count fit on the networks of the calibration."""
+    speed = table.speed
     known = [network for network in table.networks.values() if network.dtype == dtype]
     fit = OpCountFit.of(
         [[OpSpec.parse(key) for key in network.op_keys] for network in known],
-        [network.measurement.quiet_ms for network in known],
+        [speed.quiet_ms(network.measurement) for network in known],
     )
-    row_ms = {key: row.quiet_ms for key, row in table.rows.items()}
+    row_ms = {key: speed.quiet_ms(row) for key, row in table.rows.items()}
     return {
         "isolated_sum": [sum(row_ms[op.key] for op in ops) for ops in networks],
         "op_count_fit": [fit.predict_ms(ops) for ops in networks],

@@ -26,8 +26,10 @@ from edgekd.bench import ROUNDS, Bench, DeviceChoice, MeasuringFailed, Model
 from edgekd.errors import DataError, UsageError
 from edgekd.graph.ir import graph_in
 from edgekd.graph.micro import random_model
+from edgekd.graph.tflite_reader import network_dtype
 from edgekd.profile import QUICK as ROUGH
 from edgekd.profile import Effort, Order, ProfileRequest, calibration_archs, profile
+from edgekd.sentinels import network_name
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.mnasnet import space_named
@@ -121,8 +123,8 @@ class NetworkFile:
 
     @property
     def model(self) -> Model:
-        """Read the file, to be measured."""
-        return Model(self.name, self.path.read_bytes(), "network")
+        """Read the file, to be measured beside what a table's networks are."""
+        return Model(self.name, self.path.read_bytes(), "network", network_name(network_dtype(self.ops)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,24 @@ class Profiled:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredNetworks:
-    """What networks took, in their order, and how many times slower than usual for a table the machine was."""
+    """What networks took, in their order, and how many times slower than usual for a table the machine was.
+
+    `raw_ms` are their fastest samples, whatever the machine's speed was.
+    """
 
     ms: list[float]
+    raw_ms: list[float]
     slowdown: list[float]
 
     @staticmethod
     def of(rows: Sequence[Measurement], table: LatencyTable) -> MeasuredNetworks:
-        """Read measurements beside a table."""
-        return MeasuredNetworks([row.quiet_ms for row in rows], list(map(table.speed.slowdown, rows)))
+        """Read measurements beside a table: at the speed that it speaks of, where a network beside them tells it."""
+        speed = table.speed
+        return MeasuredNetworks(
+            list(map(speed.settled_ms, rows)),
+            [row.quiet_ms for row in rows],
+            [row.sentinel_ns / speed.beside_ns[row.beside] if row.beside else speed.slowdown(row) for row in rows],
+        )
 
 
 class DeviceClock:
@@ -216,9 +227,9 @@ class Workshop:
         with condition.held(), DeviceClock() as clock:
             table = self._profile(path, self.order(px, effort), condition, effort)
         seconds = clock.seconds_for([*table.rows, *table.networks])
-        sentinel_us = table.usual_sentinel_ns / 1000
+        levels = "; ".join(f"{name} takes {ns / 1e6:.2f} ms" for name, ns in table.beside_ns.items())
         quick = " --quick" if effort == ROUGH else ""
-        rows = f"{len(table.rows)} rows in {seconds:.1f} s, sentinel {sentinel_us:.1f} µs"
+        rows = f"{len(table.rows)} rows in {seconds:.1f} s; {levels}"
         print(f"table of mnasnet-{px}{quick}, {condition}: {rows}")
         for dtype, fit in table.calibrations.items():
             print(f"  {dtype}: {_spelled(fit)}", flush=True)
@@ -303,7 +314,7 @@ class Workshop:
     def settled(self, networks: Sequence[NetworkFile], table: LatencyTable) -> MeasuredNetworks:
         """Measure networks so few that a session is over in a moment until the machine is as fast as for the table."""
         if not networks:
-            return MeasuredNetworks([], [])
+            return MeasuredNetworks([], [], [])
         with Bench(Host().find(), warn) as bench:
             found = bench.measure_settled([network.model for network in networks], table.usual_sentinel_ns)
         return MeasuredNetworks.of([found[network.name] for network in networks], table)

@@ -2,10 +2,11 @@
 """Find out by which reading of their samples fresh sessions agree best on the same networks, on a machine that others
 use, too: why times are read as they are, and what is left to gain.
 
-Every session is a process of its own that measures the same networks by the default stop rule, each time with the
-space's reference network among them. A reading takes one number of each network's samples; how far two successive
-sessions are apart by it is printed, like the errors of `bench_tables.py`. Readings relative to another network say
-nothing of a session's own level. Predicts nothing. Needs Linux, the project's environment and some minutes.
+Every session is a process of its own that measures the same networks by the default stop rule, beside the network that
+tables are measured beside, and with the space's reference network among them. A reading takes one number of each
+network's samples; how far two successive sessions are apart by it is printed, like the errors of `bench_tables.py`.
+Readings relative to another network say nothing of a session's own level. Predicts nothing. Needs Linux, the project's
+environment and some minutes.
 
     .venv/bin/python tools/study_sessions.py [--json FILE] [--px 96] [--networks 16] [--sessions 4] [--quick]
 """
@@ -22,7 +23,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from bench_errors import errors_of
 from bench_parts import Result, machine, positive, print_machine, space_options, write_result
 from bench_workshop import FULL, QUICK, Host, NetworkFile, Workshop, warn
@@ -35,8 +35,6 @@ from latency_tables.op_spec import DTYPES
 from latency_tables.schema import Measurement
 
 SEED = 3141  # of the networks; those that the benchmark's bars are judged by are others
-TOGETHER = 8  # samples, what a visit of a network takes: so long two networks that take turns see one machine
-Floats = npt.NDArray[np.float64]
 Session = Mapping[str, Measurement]  # by the network's name
 Reading = Callable[[Measurement, Measurement], float]  # of a network, and of the reference in the same session
 
@@ -60,24 +58,6 @@ def main() -> int:
 # --- readings ---------------------------------------------------------------------------------------------------------
 
 
-def beside(one: Measurement, other: Measurement) -> float:
-    """Say how many times another network's time one takes, by what both took in the same rounds.
-
-    A session visits its networks in turns, so that the n-th samples of two are of the same moments as long as both are
-    measured. The fastest of a few is compared with the fastest of as many, and the median of all comparisons counts.
-    """
-    count = min(len(one.samples_ns), len(other.samples_ns))
-    together = min(TOGETHER, count)
-    pieces = count // together
-
-    def fastest(measurement: Measurement) -> Floats:
-        samples: Floats = np.array(measurement.samples_ns[: pieces * together], dtype=np.float64)
-        best: Floats = samples.reshape(pieces, together).min(axis=1)
-        return best
-
-    return float(np.median(fastest(one) / fastest(other)))
-
-
 def _tenth_ms(measurement: Measurement) -> float:
     return float(np.quantile(measurement.samples_ns, 0.1)) / 1e6
 
@@ -89,7 +69,7 @@ READINGS: dict[str, Reading] = {
     "fastest sample / the reference's": lambda network, reference: network.quiet_ms / reference.quiet_ms,
     "fastest tenth / the reference's": lambda network, reference: _tenth_ms(network) / _tenth_ms(reference),
     "median / the reference's": lambda network, reference: network.median_ms / reference.median_ms,
-    "beside the reference, round by round": beside,
+    "beside another, visit by visit": lambda network, _: network.times_beside,
 }
 
 

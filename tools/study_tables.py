@@ -35,6 +35,7 @@ from latency_tables.fitting import Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.predictor import Predictor
 from latency_tables.schema import Measurement, Prediction
+from latency_tables.speed import Speed
 from latency_tables.store import LatencyTable
 
 Floats = npt.NDArray[np.float64]
@@ -69,14 +70,15 @@ class Known:
 
     dtype: str
     table: LatencyTable
+    speed: Speed  # the table's
     calibration: list[tuple[OpSpec, ...]]
     calibration_ms: list[float]
     context: Context
     seconds: Mapping[str, float]  # of device time: rows, networks
 
     def row_ms(self, op: OpSpec) -> float:
-        """Give an operator's isolated time as it was measured."""
-        return self.table.rows[op.key].quiet_ms
+        """Give an operator's isolated time, at the speed that the table speaks of."""
+        return self.speed.quiet_ms(self.table.rows[op.key])
 
     def own_ms(self, op: OpSpec) -> float:
         """Give an operator's isolated time without the fixed cost of a call."""
@@ -163,7 +165,7 @@ def _with_prior(known: Known, times: Times, count: int) -> Callable[[Sequence[Op
     observations = [
         Observation(tuple(map(times, ops)), tuple(op.weight_bytes / 1e6 for op in ops), ms) for ops, ms in pairs
     ]
-    fit = calibrate(observations, fixed_cost_ms(known.table, known.dtype))
+    fit = calibrate(observations, fixed_cost_ms(known.table, known.dtype, known.speed))
 
     def predicted_ms(ops: Sequence[OpSpec]) -> float:
         weights_mb = [op.weight_bytes / 1e6 for op in ops]
@@ -188,7 +190,9 @@ def _measured(shop: Workshop, px: int, dtype: str) -> Known:
         "rows": sum(_seconds(row) for key, row in table.rows.items() if f";{dtype};" in key),
         "networks": sum(_seconds(network.measurement) for network in networks),
     }
-    return Known(dtype, table, ops, [network.measurement.quiet_ms for network in networks], context, seconds)
+    speed = table.speed
+    ms = [speed.quiet_ms(network.measurement) for network in networks]
+    return Known(dtype, table, speed, ops, ms, context, seconds)
 
 
 def _seconds(measurement: Measurement) -> float:
@@ -205,12 +209,12 @@ DRAWS = 4
 
 def estimates_part(table: LatencyTable) -> Result:
     """Hide rows of a table and let a prediction estimate them from the rest."""
-    found = {}
+    found, speed = {}, table.speed
     print(f"rows estimated from others, one in {HIDDEN_SHARE} hidden, {DRAWS} draws")
     for dtype in DTYPES:
-        fixed_ms = fixed_cost_ms(table, dtype)
+        fixed_ms = fixed_cost_ms(table, dtype, speed)
         pairs = [pair for seed in range(DRAWS) for pair in _hidden(table, dtype, seed)]
-        measured = [own_ms(table.rows[key].quiet_ms, fixed_ms) for key, _ in pairs]
+        measured = [own_ms(speed.quiet_ms(table.rows[key]), fixed_ms) for key, _ in pairs]
         estimates = [estimate for _, estimate in pairs]
         stats = errors_of([estimate.total_ms for estimate in estimates], measured)
         found[dtype] = {**stats, "interval_coverage": interval_coverage(estimates, measured)}

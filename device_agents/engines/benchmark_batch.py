@@ -39,6 +39,7 @@ class Visits:
 
     job: PlannedJob
     timings: list[Timing] = field(default_factory=list)
+    beside_ns: list[int] = field(default_factory=list)
     started_at: str = ""
     spent_s: float = 0.0
 
@@ -130,6 +131,7 @@ class BenchmarkBatch:
         if timing.runs.average_us <= 0 or timing.warmup.average_us <= 0:
             return "it takes less than the 1 µs that benchmark_model can tell; measure it with another engine"
         visits.timings.append(timing)
+        visits.beside_ns += self._sentinel_ns[-1:]
         return ""
 
     def _words(self, job: PlannedJob, limit_s: float) -> list[str]:
@@ -159,6 +161,7 @@ class BenchmarkBatch:
             started_at=visits.started_at,
             temperatures_c=temperatures_c,
             sentinel_ns=min(self._sentinel_ns, default=0),
+            beside_ns=visits.beside_ns,
             flags=flags,
         )
 

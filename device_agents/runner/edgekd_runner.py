@@ -40,7 +40,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 # A link that was cut without a word must not keep the lock for the hours that TCP waits: the host says every ten
 # seconds that it is there.
 HOST_SILENT_S = 60.0
@@ -62,7 +62,7 @@ UNKNOWN_BYTES = 1 << 30  # what a small board has, where the kernel does not say
 BLOCK_NS = 8_000_000_000
 # It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured.
 BLOCK_LOAD_S = 15.0
-SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up
+SENTINEL_SAMPLES = 2  # a reading, of which the faster counts: the first one warms the caches up; a network's is a visit
 SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its best, most often undisturbed once
 # A reading of the sentinel is undisturbed within this factor of its best; who shares caches or execution units slows it
 # down by a tenth and more, and a clock's short boost makes it a little faster than it is otherwise. Of its best in the
@@ -72,6 +72,13 @@ USUAL = 1.1
 # It is read before each round, and between visits so often, but for slow devices: so many times as rare as it is long.
 LOOK_EVERY_NS = 10_000_000
 LOOK_LENGTHS = 30
+# Where a network is the sentinel every visit is compared with its last reading, which must not be of another moment.
+PAIRED_LOOK_LENGTHS = 3
+# A reading that takes longer, as of a network on a slow board, serves short rounds together, by the same measure.
+LONG_READING_NS = 200_000_000
+# An operator's error is one of some fifty in a network: it may be so many times a network's. Such a part of the rounds
+# is all that it has, and what a network has at least: the scatter of few visits says little, and a moment is no mean.
+OP_PART = 4
 # By the share of disturbed readings so many visits are wanted that all of them are disturbed with this chance only, if
 # visits were so as often as readings and each for itself; longer ones are more often, which `patience` stands for.
 DOUBT = 0.005
@@ -98,8 +105,12 @@ LOOP_MARGIN = 1.1
 # way shows in its samples, of which the fastest count.
 SETTLE_RUNS = 4
 SETTLE_NS = 20_000_000
+# Beside a network visits are short, and a reading of it is taken as a visit is: what is compared has to be near in
+# time, and as warm. Three sessions agreed on ten networks to .7 % by three samples after two runs, and to 2.4 % by
+# eight after five, in twice the time.
+PAIRED_SETTLE_RUNS = 1
 # Of runs that take so long few are undisturbed from end to end on a busy machine, and a network's speaks for all
-# operators in it: a visit of either takes so many times as many samples.
+# operators in it: where a visit is not compared with a network's it takes so many times as many samples of either.
 LONG_RUN_NS = 1_000_000
 LONG_VISIT = 4
 AGREEING_VISITS = 3  # one fast visit may be luck, and two of them chance
@@ -381,10 +392,13 @@ class Block:
         # Of the sentinel, in ns of one run: the fastest of its readings, and of all samples of it.
         self.sentinel_ns = self.best_ns = math.inf
         self.readings = self.undisturbed = 0
+        self.last_ns = 0.0  # of the latest reading
         self.counted_ns = math.inf  # its best when those that are undisturbed began to be counted
+        self.reading_ns = 0  # how long the latest took
         self.look_at_ns = 0  # when it is to be read again
         self.most_bytes = block_bytes()
         self.samples: dict[str, list[tuple[int, int]]] = {}
+        self.beside_ns: dict[str, list[int]] = {}  # what the sentinel took last before each visit
         self.started_at: dict[str, str] = {}
         self.switches: dict[str, int] = {}
         self.spent_s: dict[str, float] = {}
@@ -399,12 +413,17 @@ class Block:
 
     def take_reading(self, sentinel_ns: float, earlier_best_ns: float) -> None:
         """Count a reading of the sentinel, whose best in the block before is known."""
+        self.last_ns = sentinel_ns
         self.best_ns = min(self.best_ns, sentinel_ns)
         if self.best_ns * UNDISTURBED < self.counted_ns:
             self.undisturbed, self.counted_ns = 0, self.best_ns  # now it shows that those before were slow
         self.readings += 1
         self.undisturbed += sentinel_ns <= min(UNDISTURBED * self.best_ns, USUAL * earlier_best_ns)
         self.sentinel_ns = min(self.sentinel_ns, sentinel_ns)
+
+    def wants_reading(self) -> bool:
+        """Tell whether a round begins with a reading."""
+        return self.reading_ns <= LONG_READING_NS or time.perf_counter_ns() >= self.look_at_ns
 
     def visits_wanted(self) -> float:
         """Say how many visits are wanted, see DOUBT. The share is Laplace's, who knows little of few readings."""
@@ -427,6 +446,7 @@ class Batch:
         self.clock = single_thread_clock() if settings["threads"] == 1 else "wall"
         self.order = random.Random(settings["seed"])  # noqa: S311 — an order to repeat, not a secret
         self.sentinel: Candidate | None = None
+        self.is_paired = False  # it is a network, and jobs are compared with it
         # The sentinel's in the block before: the plan's would expect for ever what a clock has dropped from for good.
         self.earlier_best_ns = math.inf
         self.pin()
@@ -458,11 +478,13 @@ class Batch:
     def choose_sentinel(self, jobs: list[dict[str, Any]]) -> None:
         """Take the first model that loads; with none there is nothing to measure either."""
         for job in jobs:
+            self.is_paired = job["kind"] == "network"
             try:
                 self.sentinel = self.load(job, "sentinel")
             except Exception:  # noqa: BLE001, S112 — a model can fail in any way; its own row will say how
                 continue
             return
+        self.is_paired = False
 
     def load_or_fail(self, job: dict[str, Any]) -> Candidate | None:
         """Load a job, or answer it with the reason why it cannot be."""
@@ -505,13 +527,14 @@ class Batch:
         candidate.run_ns = int(run_ns)
         candidate.loops = max(1, math.ceil(LOOP_MARGIN * self.settings["min_sample_us"] * 1e3 / run_ns))
         candidate.takes_patience = candidate.takes_patience or run_ns >= LONG_RUN_NS
-        candidate.visit_samples = self.settings["samples_per_round"] * (LONG_VISIT if candidate.takes_patience else 1)
+        times = LONG_VISIT if candidate.takes_patience and not self.is_paired else 1
+        candidate.visit_samples = self.settings["samples_per_round"] * times
         return {"warmup_ns": total_ns, "warmup_runs": runs}
 
     def expected_ns(self, candidate: Candidate) -> int:
         """Estimate how long a job will take at least."""
         rounds = min(self.settings["rounds"], self.settings["least_rounds"])
-        runs = settling_runs(candidate) + candidate.visit_samples * candidate.loops
+        runs = settling_runs(candidate, is_paired=self.is_paired) + candidate.visit_samples * candidate.loops
         return int(rounds * runs * candidate.run_ns)
 
     def is_full(self, block: Block) -> bool:
@@ -545,7 +568,8 @@ class Batch:
     def go_round(self, block: Block) -> None:
         """Visit the jobs that are not done, and find out which are now."""
         visits = [candidate for candidate in block.candidates if not candidate.done]
-        self.read_sentinel(block, self.wire.send)
+        if block.wants_reading():
+            self.read_sentinel(block, self.wire.send)
         self.order.shuffle(visits)
         for candidate in list(visits):
             if time.perf_counter_ns() >= block.look_at_ns:
@@ -572,32 +596,57 @@ class Batch:
         with self.limited(candidate.job_id, "measure", block.spent_s, self.wire.note):
             if candidate.job_id not in block.started_at:
                 block.started_at[candidate.job_id] = utc_now()
-            sample(invoke, settling_runs(candidate))
+            sample(invoke, settling_runs(candidate, is_paired=self.is_paired))
             switches = self.switches()
             taken = [sample(invoke, loops) for _ in range(candidate.visit_samples)]
             switches = self.switches() - switches
         block.samples.setdefault(candidate.job_id, []).extend(taken)
+        block.beside_ns.setdefault(candidate.job_id, []).append(max(1, round(block.last_ns)) if block.readings else 0)
         block.switches[candidate.job_id] = block.switches.get(candidate.job_id, 0) + switches
 
     def had_enough(self, candidate: Candidate, block: Block) -> bool:
-        """Tell whether a job's best visits agree, after as many as the machine calls for, or it has had its time.
+        """Tell whether a job's visits say enough, or it has had its time."""
+        taken, size = block.samples[candidate.job_id], candidate.visit_samples
+        rounds, least = int(self.settings["rounds"]), int(self.settings["least_rounds"])
+        if len(taken) // size < min(rounds, least):
+            return False
+        if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
+            return True
+        times = [self.on_clock(cpu, wall) for cpu, wall in taken]
+        visits = [min(times[first : first + size]) for first in range(0, len(times), size)]
+        if self.is_paired:
+            return self.is_told(candidate, visits, block.beside_ns[candidate.job_id])
+        return self.agrees(candidate, visits, block)
+
+    def agrees(self, candidate: Candidate, visits: list[float], block: Block) -> bool:
+        """Tell whether a job's best visits agree, after as many as the machine calls for.
 
         While others disturb the machine visits agree on what those leave it, and a long run needs many of them to be
         undisturbed from end to end.
         """
-        taken, size = block.samples[candidate.job_id], candidate.visit_samples
-        visits, rounds = len(taken) // size, int(self.settings["rounds"])
+        rounds = int(self.settings["rounds"])
         patience = int(self.settings["patience"]) if candidate.takes_patience else 1
-        if visits < min(rounds, self.settings["least_rounds"]):
+        if len(visits) < min(block.visits_wanted() * patience, rounds):
             return False
-        if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
-            return True
-        if visits < min(block.visits_wanted() * patience, rounds):
-            return False
-        times = [self.on_clock(cpu, wall) for cpu, wall in taken]
-        best = sorted(min(times[first : first + size]) for first in range(0, len(times), size))[:AGREEING_VISITS]
+        best = sorted(visits)[:AGREEING_VISITS]
         agree = len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
-        return agree or visits >= rounds
+        return agree or len(visits) >= rounds
+
+    def is_told(self, candidate: Candidate, visits: list[float], beside_ns: list[int]) -> bool:
+        """Tell whether it is known well enough how many times its sentinel's time a job takes: by the standard error of
+        the mean of the logarithms, whatever the machine does to both.
+        """
+        rounds = int(self.settings["rounds"])
+        share = max(rounds // OP_PART, int(self.settings["least_rounds"]))
+        part, least, most = (1, share, rounds) if candidate.takes_patience else (OP_PART, 0, share)
+        if len(visits) >= min(most, rounds):
+            return True
+        if len(visits) < least:
+            return False
+        # a clock that loses time may lose all of a sample's
+        times = [math.log(max(1, ns) / beside) for ns, beside in zip(visits, beside_ns, strict=True)]
+        wanted = part * self.settings["agreement"]
+        return len(times) > 1 and statistics.stdev(times) <= wanted * math.sqrt(len(times))
 
     def switches(self) -> int:
         """Count the involuntary switches so far, where the clock cannot tell of them: `is_contended` asks only then."""
@@ -612,10 +661,15 @@ class Batch:
             if not block.readings:
                 block.best_ns = self.best_for_a_while(sentinel)
             began_ns = time.perf_counter_ns()
-            ns = min(self.sample_sentinel(sentinel) for _ in range(SENTINEL_SAMPLES))
+            if self.is_paired:
+                sample(sentinel.invoke, settling_runs(sentinel, is_paired=True))
+            samples = sentinel.visit_samples if self.is_paired else SENTINEL_SAMPLES
+            ns = min(self.sample_sentinel(sentinel) for _ in range(samples))
             now_ns = time.perf_counter_ns()
         block.take_reading(ns, self.earlier_best_ns)
-        block.look_at_ns = now_ns + max(LOOK_EVERY_NS, LOOK_LENGTHS * (now_ns - began_ns))
+        lengths = PAIRED_LOOK_LENGTHS if self.is_paired else LOOK_LENGTHS
+        block.reading_ns = now_ns - began_ns
+        block.look_at_ns = now_ns + max(LOOK_EVERY_NS, lengths * block.reading_ns)
 
     def best_for_a_while(self, sentinel: Candidate) -> float:
         """Give the fastest of many samples such as a reading takes, in ns of one run."""
@@ -658,6 +712,7 @@ class Batch:
     def row(self, candidate: Candidate, block: Block) -> dict[str, Any]:
         """Put together what is answered for a job."""
         taken, loops = block.samples[candidate.job_id], candidate.loops
+        beside_ns = block.beside_ns[candidate.job_id]  # without a reading before the first visit there was no sentinel
         return {
             "type": "row",
             "job": candidate.job_id,
@@ -667,6 +722,7 @@ class Batch:
             "loops": loops,
             "started_at": block.started_at[candidate.job_id],
             "sentinel_ns": max(1, round(block.sentinel_ns)) if block.readings else 0,
+            "beside_ns": beside_ns if beside_ns[0] else [],
             "flags": self.flags(candidate, block),
             **candidate.facts,
         }
@@ -684,9 +740,10 @@ class Batch:
         return switches > len(taken)  # the wall alone cannot tell: count how often others pushed us off a CPU
 
 
-def settling_runs(candidate: Candidate) -> int:
+def settling_runs(candidate: Candidate, *, is_paired: bool) -> int:
     """Say how often a model is run before a visit, for the job before it left the caches to itself."""
-    large = min(SETTLE_RUNS, candidate.size_bytes >> 20, SETTLE_NS // candidate.run_ns)
+    runs = PAIRED_SETTLE_RUNS if is_paired else SETTLE_RUNS
+    large = min(runs, candidate.size_bytes >> 20, SETTLE_NS // candidate.run_ns)
     return max(candidate.loops // 4, 1 + large)
 
 

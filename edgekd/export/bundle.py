@@ -30,6 +30,7 @@ from edgekd.materials import data_and_teacher, teacher_sha256
 from edgekd.progress import Progress
 from edgekd.runs import Run, read_winner, versions
 from edgekd.search.latency import LatencyModel
+from edgekd.sentinels import known_to
 from edgekd.spaces.mnasnet import space_named
 from edgekd.spaces.network import Network, folded_parameters
 from latency_tables.op_spec import DTYPES
@@ -128,14 +129,15 @@ def judge(bundle: Bundle, folder: Path) -> dict[str, Any]:
 
 
 def measure(bench: Bench, bundle: Bundle, table: LatencyTable) -> dict[str, Any]:
-    """Measure the .tflite files on the device, at the usual speed of its table if that comes back."""
-    models = [Model(name, bundle.contents[name], "network") for name in DTYPES]
-    measured = bench.measure_settled(models, table.usual_sentinel_ns)
+    """Measure the .tflite files on the device, as of the speed that its table speaks of."""
+    speed = table.speed
+    models = [Model(name, bundle.contents[name], "network", known_to(speed, name)) for name in DTYPES]
+    measured = bench.measure_settled(models, speed.usual_sentinel_ns)
     return {
-        "measured_ms": {name: measured[name].quiet_ms for name in DTYPES},
+        "measured_ms": {name: speed.settled_ms(measured[name]) for name in DTYPES},
         "measured_wall_ms": {name: measured[name].wall_median_ms for name in DTYPES},
         "measurements": {name: dataclasses.asdict(measured[name]) for name in DTYPES},
-        "slowdown": {name: table.speed.slowdown(measured[name]) for name in DTYPES},
+        "slowdown": {name: speed.slowdown(measured[name]) for name in DTYPES},
     }
 
 

@@ -24,7 +24,7 @@ HEADINGS = (
     "size",
     "accuracy",
     "predicted ms",
-    "measured ms (CPU, fastest)",
+    "measured ms (CPU)",
     "wall ms (median)",
     "target met",
 )

@@ -24,11 +24,13 @@ from edgekd.search.workers.cluster import imported_ray, joined, reason_of
 from edgekd.search.workers.errors import TooFewResources, WorkersGone
 from edgekd.search.workers.room import Refusal
 from edgekd.search.workers.settings import WorkerSettings
+from edgekd.sentinels import known_to
 from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.space import Space
 from latency_tables.errors import TableError
 from latency_tables.schema import TableKey
+from latency_tables.speed import AS_MEASURED, Speed
 
 _LOOK_S = 2.0  # between two looks whether the node that measures is still there
 _DEVICE_ERROR = 3  # the exit code of an error of the device
@@ -42,7 +44,7 @@ class MeasureOrder:
     space: Space
     dtype: str
     key: TableKey
-    sentinel_ns: int = 0  # the table's; what was taken while the machine was slower is taken again
+    speed: Speed = AS_MEASURED  # the table's, which what is measured is told by
 
     @property
     def resource(self) -> str:
@@ -145,14 +147,15 @@ def measure_here(order: MeasureOrder, archs: Sequence[Arch], on_warning: Note, n
     with Bench(order.device.find(), on_warning) as bench:
         for difference in order.key.differences(bench.key):
             raise DataError(f"the latency table was measured under another key ({difference}); profile again")
-        found = bench.measure_settled(models, order.sentinel_ns)
+        found = bench.measure_settled(models, order.speed.usual_sentinel_ns)
     rows = [found[model.name] for model in models]
-    return [Measured(row.quiet_ms, row.flags, platform.node(), node) for row in rows]
+    return [Measured(order.speed.settled_ms(row), row.flags, platform.node(), node) for row in rows]
 
 
 def _model(order: MeasureOrder, arch: Arch) -> Model:
     graph = graph_in(graph_of(order.space, arch), order.dtype)
-    return Model(f"network:{order.dtype}:{arch.arch_id}", random_model(graph), "network")
+    name = f"network:{order.dtype}:{arch.arch_id}"
+    return Model(name, random_model(graph), "network", known_to(order.speed, order.dtype))
 
 
 def _in_task(order: MeasureOrder, archs: list[Arch]) -> tuple[list[Measured] | Refusal, list[str]]:

@@ -282,10 +282,14 @@ def test_every_job_of_a_plan_has_its_row(agent: Agent, quick: protocol.MeasureSe
         "SENTINEL_SAMPLES",
         "SETTLE_NS",
         "SETTLE_RUNS",
+        "PAIRED_SETTLE_RUNS",
         "STOLEN",
         "UNDISTURBED",
         "USUAL",
         "UNKNOWN_BYTES",
+        "PAIRED_LOOK_LENGTHS",
+        "LONG_READING_NS",
+        "OP_PART",
     ],
 )
 def test_it_measures_with_the_constants_of_the_python_runner(name: str, runner: ModuleType) -> None:
@@ -296,14 +300,31 @@ def test_it_measures_with_the_constants_of_the_python_runner(name: str, runner: 
     assert float(number) * 2 ** int(shift or 0) == getattr(runner, name)
 
 
-@pytest.mark.parametrize(("kind", "samples"), [("operator", 6), ("network", 24)])
+@pytest.mark.parametrize(
+    ("sentinel", "kind", "samples"),
+    [("operator", "operator", 6), ("operator", "network", 24), ("network", "network", 6), ("network", "operator", 6)],
+)
 def test_a_visit_of_a_network_takes_more_samples(
-    agent: Agent, quick: protocol.MeasureSettings, kind: str, samples: int
+    agent: Agent, quick: protocol.MeasureSettings, sentinel: str, kind: str, samples: int
 ) -> None:
-    """Its runs speak for all operators in it; what a job is, its plan says."""
-    job = protocol.Job("a", agent.store(subtraction(10)), kind)
-    results, _ = agent.measure(replace(quick, rounds=3, patience=1, samples_per_round=2), job)
-    assert len(results["a"].samples_ns) == samples == 6 * (protocol.LONG_VISIT if kind == "network" else 1)
+    """Its runs speak for all operators in it, unless it is compared with a network; what a job is, its plan says."""
+    jobs = [protocol.Job(name, agent.store(subtraction(10)), what) for name, what in (("s", sentinel), ("a", kind))]
+    results, _ = agent.measure(replace(quick, rounds=3, least_rounds=3, patience=1, samples_per_round=2), *jobs)
+    assert len(results["a"].samples_ns) == samples
+    assert samples in (6, 6 * protocol.LONG_VISIT)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "agreement", "visits"), [(40, 1.0, (10, 3)), (40, 0.0, (40, 10)), (8, 0.0, (8, 3)), (2, 0.0, (2, 2))]
+)
+def test_beside_a_network_the_standard_error_tells_when_a_job_is_done(
+    agent: Agent, quick: protocol.MeasureSettings, rounds: int, agreement: float, visits: tuple[int, int]
+) -> None:
+    """An operator is visited in a fourth of the rounds at most, a network at least, and none in more than all."""
+    net, op = (protocol.Job(kind, agent.store(subtraction(10)), kind) for kind in ("network", "operator"))
+    settings = replace(quick, rounds=rounds, least_rounds=3, agreement=agreement, samples_per_round=2)
+    results, _ = agent.measure(settings, net, op)
+    assert (len(results["network"].beside_ns), len(results["operator"].beside_ns)) == visits
 
 
 def test_a_job_that_does_not_say_what_it_is_is_refused(agent: Agent, quick: protocol.MeasureSettings) -> None:
@@ -539,7 +560,7 @@ _HOSTILE = [
     b'"plan"',
     b'{"type":"plan"',
     b'{"type":"plan","type":"plan"}',
-    b'{"type":"plan","protocol":2}',
+    b'{"type":"plan","protocol":3}',
     b'{"type":"plan","protocol":1,"settings":{},"sentinel":{},"jobs":0}',
     b'{"type":"files"}',
     b'{"type":"outputs","job":1,"sha256":"","inputs":"","threads":1}',

@@ -202,6 +202,20 @@ def test_sentinel_ns_is_the_fastest_of_all_samples_of_a_block(bench: Callable[..
     assert not list(left)
 
 
+def test_each_visit_has_the_sentinels_last_reading_beside_it(bench: Callable[..., Wire]) -> None:
+    """What slows the machine in one round shows in both, in every job's row."""
+
+    def slowness(seen: str) -> float:
+        return 1.0 + seen.count("S")
+
+    rows = bench({"a": "1000 1", "b": "2000 1"}, slowness, rounds=3).of("row")
+    assert {row["job"]: len(row["beside_ns"]) for row in rows} == {"a": 3, "b": 3}
+    for row in rows:
+        visits = zip(row["samples_ns"][::2], row["beside_ns"], strict=True)
+        times = 1 if row["job"] == "a" else 2
+        assert all(ns == times * beside_ns for ns, beside_ns in visits)
+
+
 def test_the_sentinel_is_read_on_the_clock_of_the_rows(bench: Callable[..., Wire]) -> None:
     """One thread is timed by its CPU clock, several by the wall, the sentinel like the jobs."""
     contents = {"a": "1000 1.2"}
@@ -352,6 +366,68 @@ def test_long_runs_want_more_visits(
     assert (visited.count("a"), visited.count("b")) == (7, visits)
 
 
+def test_beside_a_network_what_slows_both_costs_no_visit(bench: Callable[..., Wire]) -> None:
+    """How many times its time the others take is known at once, however the machine's speed changes; a network has a
+    fourth of the rounds all the same.
+    """
+
+    def slowness(seen: str) -> float:
+        return 1.0 + seen.count("S") % 5
+
+    contents = {"net": "1000 1", "op": "2000 1"}
+    wire = bench(contents, slowness, {"net"}, rounds=50, least_rounds=3, agreement=0.01)
+    assert {row["job"]: len(row["beside_ns"]) for row in wire.of("row")} == {"net": 12, "op": 3}
+
+
+@pytest.mark.parametrize(("scatter", "visits"), [(0.01, 10), (0.05, 40), (0.2, 40)])
+def test_beside_a_network_the_standard_error_tells_when_a_job_is_done(
+    scatter: float, visits: int, bench: Callable[..., Wire]
+) -> None:
+    """An operator's may be four times a network's, and it is visited in a fourth of the rounds at most, a network at
+    least.
+    """
+
+    def slowness(seen: str) -> float:
+        return 1.0 + scatter * (seen.count("m") % 2) if seen.endswith("m") else 1.0
+
+    settings = {"rounds": 40, "least_rounds": 4, "agreement": 0.003}
+    contents = {"net": "1000 1", "other net": "3000 1", "op": "2000 1", "op2": "2000 1", "op3": "2000 1"}
+    rows = bench(contents, slowness, {"net", "other net"}, **settings).of("row")
+    told = {row["job"]: len(row["beside_ns"]) for row in rows}
+    assert told["other net"] == visits
+    assert max(told["op"], told["op2"], told["op3"]) <= 10
+    assert min(told.values()) >= 4
+
+
+def test_short_rounds_share_a_reading_that_takes_long(
+    bench: Callable[..., Wire], runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow board would read its sentinel for longer than it measures; each visit has the latest beside it."""
+    assert phases(bench({"a": "1000 1"}, rounds=3, least_rounds=3)) == "S" + 3 * "Sm" + "Sr"
+    monkeypatch.setattr(runner, "LONG_READING_NS", -1)
+    wire = bench({"a": "1000 1"}, rounds=3, least_rounds=3)
+    assert phases(wire) == "SS" + 3 * "m" + "Sr"
+    assert wire.of("row")[0]["beside_ns"] == [1000, 1000, 1000]
+
+
+def test_beside_a_network_no_job_has_more_visits_than_rounds(bench: Callable[..., Wire]) -> None:
+    """Whatever is wanted at least."""
+
+    def slowness(seen: str) -> float:
+        return 1.0 + seen.count("m") % 2 if seen.endswith("m") else 1.0
+
+    rows = bench({"net": "1000 1", "op": "2000 1"}, slowness, {"net"}, rounds=2, least_rounds=5).of("row")
+    assert {row["job"]: len(row["beside_ns"]) for row in rows} == {"net": 2, "op": 2}
+
+
+def test_a_sample_that_lost_all_its_time_ends_nothing(bench: Callable[..., Wire]) -> None:
+    """A thread's clock may leave out even that."""
+    contents = {"net": "1000 1", "op": "2000 1"}
+    lost = {"lost": lambda seen: 1.0 if seen.endswith("Sm") else 0.0}
+    rows = bench(contents, None, {"net"}, rounds=8, least_rounds=3, **lost).of("row")
+    assert all(len(row["beside_ns"]) >= 3 for row in rows)
+
+
 def test_the_more_often_the_machine_is_disturbed_the_more_visits_are_wanted(bench: Callable[..., Wire]) -> None:
     """Where every other reading is slow, seven visits leave less than a chance in a hundred that each of them was."""
 
@@ -499,7 +575,8 @@ def test_a_model_settles_before_each_visit(
     """Weights that others drove out of the caches come back in runs that do not count, bounded in number and time."""
     candidate = runner.Candidate({"job": "a", "kind": "operator"}, lambda: None, size_bytes)
     candidate.run_ns, candidate.loops = run_ns, loops
-    assert runner.settling_runs(candidate) == runs
+    assert runner.settling_runs(candidate, is_paired=False) == runs
+    assert runner.settling_runs(candidate, is_paired=True) == min(runs, max(2, loops // 4))
 
 
 def test_a_batch_without_any_good_model_is_all_failed_rows(bench: Callable[..., Wire]) -> None:

@@ -67,7 +67,7 @@ class ScriptedTransport(LocalTransport):
 
 
 _GREETING = """
-print('{"type": "hello", "protocol": 2, "engine": "python", "runtime": "r", "version": "1",'
+print('{"type": "hello", "protocol": 3, "engine": "python", "runtime": "r", "version": "1",'
       ' "clock": "wall", "cpus": [0], "pid": 1}')
 """
 # Plays along until the plan is complete, then sends its argument and waits for the end of its input.
@@ -110,7 +110,7 @@ def test_a_runner_that_lies_is_ended(
     ("script", "error"),
     [
         ("print('hello')", ProtocolError),
-        (_GREETING.replace('"protocol": 2', '"protocol": 99'), ProtocolError),
+        (_GREETING.replace('"protocol": 3', '"protocol": 99'), ProtocolError),
         ("raise SystemExit('no such board')", RunnerFailed),
         ('print(\'{"type":"fatal","reason":"no runtime found"}\')', DeviceNotReady),
     ],

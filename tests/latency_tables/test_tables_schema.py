@@ -63,6 +63,15 @@ def test_attempts_join_with_all_their_samples() -> None:
     assert both.quiet_ms == second.quiet_ms
 
 
+def test_attempts_beside_one_network_join_with_what_that_took() -> None:
+    """Each visit keeps its own; an attempt beside another network, or of longer visits, replaces them."""
+    first = measurement("x", beside="other", beside_ns=(500, 600, 700))
+    second = measurement("x", attempt=2, beside="other", beside_ns=(800, 900, 950))
+    assert merged(first, second).beside_ns == (500, 600, 700, 800, 900, 950)
+    for later in (replace(second, beside="third"), replace(second, beside_ns=(800,)), measurement("x", attempt=2)):
+        assert merged(first, later) == later
+
+
 @pytest.mark.parametrize("flag", [THROTTLED, CONTENDED])
 def test_disturbed_samples_on_the_wall_go_once_there_are_others(flag: str) -> None:
     """Whichever attempt was the quiet one, its samples and its sentinel are kept alone."""

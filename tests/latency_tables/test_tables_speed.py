@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic import measurement
 
+from latency_tables.schema import Measurement
 from latency_tables.speed import SLOW, Speed
 
 USUAL = Speed(40_000)
@@ -36,3 +39,37 @@ def test_an_unknown_speed_is_taken_for_the_usual_one(usual_ns: int, sentinel_ns:
     row = measurement("x", 1_000_000, sentinel_ns=sentinel_ns)
     assert Speed(usual_ns).slowdown(row) == 1.0
     assert Speed(usual_ns).quiet_ms(row) == 1.0
+
+
+def beside(name: str, ns: int, states: list[float], **changes: object) -> Measurement:
+    """Make a measurement of two samples a visit beside a network of 2 ms; each visit has a state that slows both."""
+    samples = tuple(round(ns * state) + extra for state in states for extra in (0, 7))
+    other = tuple(round(2_000_000 * state) for state in states)
+    return measurement(name, samples_ns=samples, wall_samples_ns=samples, beside="other", beside_ns=other, **changes)
+
+
+@given(st.lists(st.floats(1, 5), min_size=1, max_size=40))
+def test_a_network_is_told_by_the_one_beside_it_whatever_others_do(states: list[float]) -> None:
+    """It takes so many times what that one takes at the table's speed, which no session's own speed changes."""
+    network = beside("x", 3_000_000, states)
+    assert network.times_beside == pytest.approx(1.5, rel=1e-5)
+    assert Speed(40_000, {"other": 1_800_000}).quiet_ms(network) == pytest.approx(2.7, rel=1e-5)
+    assert Speed(40_000, {"other": 1_800_000}).slowdown(network) == 1.0
+
+
+def test_what_is_measured_until_it_settles_is_read_as_it_is() -> None:
+    """Unless a network beside it tells what it takes at the usual speed."""
+    speed = Speed(40_000, {"other": 1_800_000})
+    assert speed.settled_ms(beside("x", 3_000_000, [1.0, 2.0])) == pytest.approx(2.7, rel=1e-5)
+    assert speed.settled_ms(measurement("x", 1_000_000, sentinel_ns=60_000)) == 1.0
+
+
+def test_a_single_session_tells_how_fast_it_was_itself() -> None:
+    """What is beside it is unknown to tables of others; its fastest reading then is the speed."""
+    network = beside("x", 3_000_000, [1.0, 2.0], sentinel_ns=1_900_000)
+    assert Speed(40_000).quiet_ms(network) == pytest.approx(1.5 * 1.9, rel=1e-5)
+
+
+def test_a_measurement_beside_no_other_tells_no_ratio() -> None:
+    """Its own fastest sample counts."""
+    assert measurement("x").times_beside == 0.0

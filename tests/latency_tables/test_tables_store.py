@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import zlib
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from table_files import CAL, NET, NETWORK, OPS, ROW, Edit, filled, older, plain_
 
 from latency_tables.calibrate import Calibration
 from latency_tables.errors import FileDamaged, FileNotWritable, OpSyntaxError, OtherSettings, TableHeld
-from latency_tables.schema import Measurement
+from latency_tables.schema import Measurement, Network
 from latency_tables.store import LatencyTable, TableFile, load_table, read_table, table_sha256, table_text
 
 FLOAT = next(field.name for field in dataclasses.fields(Calibration) if field.type == "float")
@@ -126,6 +127,26 @@ def test_a_cut_table_keeps_its_whole_lines(path: Path, tmp_path: Path) -> None:
         file.close()
 
 
+def test_what_something_was_measured_beside_is_kept(tmp_path: Path) -> None:
+    """Of a network and of an operator; the table tells what that one takes by what few of its readings are below."""
+    readings = tuple(range(1500, 1560))
+    network, row, alone = (
+        measurement("network:a", 3000, beside="n float32", beside_ns=(1700, 1701, 1702), sentinel_ns=1400),
+        measurement(OPS[0].key, samples_ns=readings, wall_samples_ns=readings, beside="n float32", beside_ns=readings),
+        measurement("network:c", 5000),
+    )
+    with closing(TableFile(tmp_path / "t.jsonl", KEY)) as file:
+        file.add_row(row)
+        for one in (network, alone):
+            file.add_network(Network(one.subject, "float32", (OPS[0].key,), one))
+    table = load_table(tmp_path / "t.jsonl")
+    assert [network.measurement for network in table.networks.values()] == [network, alone]
+    assert table.rows == {OPS[0].key: row}
+    assert table.beside_ns == {"n float32": 1503}
+    assert table.usual_sentinel_ns == alone.sentinel_ns
+    assert (tmp_path / "t.jsonl").read_text().count('"beside"') == 2
+
+
 WRONG_LINES: list[tuple[int, Edit, str]] = [
     (ROW, lambda e: e.update(samples_ns=[1000, -1, 1000]), "samples_ns holds something else than integers from 0"),
     (ROW, lambda e: e.update(samples_ns=[1000, 0, 1000]), "not above 0"),
@@ -175,6 +196,13 @@ WRONG_LINES: list[tuple[int, Edit, str]] = [
     (NET, lambda e: e.update(measurement=3), "measurement is 3, not an object"),
     (NET, lambda e: e["measurement"].update(attempt=2), "has no attempt before it"),
     (NET, lambda e: e["measurement"].update(samples_ns=[0] * 3), "not above 0"),
+    (NET, lambda e: e["measurement"].update(beside="a"), "field 'beside_ns' is missing"),
+    (NET, lambda e: e["measurement"].update(beside="a", beside_ns=[5, 5]), "3 samples beside 2 of 'a'"),
+    (NET, lambda e: e["measurement"].update(beside="a", beside_ns=[]), "3 samples beside 0 of 'a'"),
+    (NET, lambda e: e["measurement"].update(beside="a", beside_ns=[0]), "not above 0"),
+    (NET, lambda e: e["measurement"].update(beside=7, beside_ns=[5]), "3 samples beside 1 of 7"),
+    (ROW, lambda e: e.update(beside="a"), "field 'beside_ns' is missing"),
+    (ROW, lambda e: e.update(beside="a", beside_ns=[5, 5]), "3 samples beside 2 of 'a'"),
     (CAL, lambda e: e.update(dtype="float64"), "float64"),
     (CAL, lambda e: e.update({FLOAT: "0.9"}), "something else than numbers"),
     (CAL, lambda e: e.update({FLOAT: True}), "something else than numbers"),
@@ -255,7 +283,7 @@ def test_numbers_that_are_none_are_refused(path: Path, number: str, line: int, f
 
 
 HEADER_EDITS: list[tuple[Edit, str]] = [
-    (lambda e: e.update(version=7), "version 7 is not 1 to 6, those that this edgekd reads"),
+    (lambda e: e.update(version=8), "version 8 is not 1 to 7, those that this edgekd reads"),
     (lambda e: e.update(version=2), "version 2 with a checksum: it was changed"),
     (lambda e: e.update(rows=5), "unknown field 'rows'"),
     (lambda e: e.update(version=None), "version None"),
@@ -378,7 +406,7 @@ def test_a_line_without_its_checksum_is_refused(path: Path) -> None:
         load_table(path)
     path.write_text("\n".join([plain[0], *lines[1:]]) + "\n")
     for read in (load_table, lambda path: TableFile(path, KEY)):
-        with pytest.raises(FileDamaged, match=r"line 1: (version 6 without a checksum|the header has no checksum)"):
+        with pytest.raises(FileDamaged, match=r"line 1: (version 7 without a checksum|the header has no checksum)"):
             read(path)
 
 
@@ -392,7 +420,7 @@ def test_a_name_that_makes_a_line_end_like_a_checksum_is_refused(path: Path) -> 
         load_table(path)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_an_older_file_reads_as_before_and_goes_on_in_its_version(path: Path, version: int) -> None:
     """Rows are added with or without checksums as before, so the edgekd that began it can still read them."""
     complete = load_table(path)

@@ -15,15 +15,16 @@ from device_agents.errors import DeviceOffline, InvalidRequest
 from edgekd.bench import Bench, DeviceChoice, Model
 from edgekd.errors import DataError
 from edgekd.search import measuring
-from edgekd.search.measuring import MeasureOrder, Measurer
+from edgekd.search.measuring import MeasureOrder, Measurer, measure_here
 from edgekd.search.workers import WorkerSettings
 from edgekd.search.workers.errors import Refused
 from edgekd.spaces.arch import Arch
 from latency_tables.schema import THROTTLED, Measurement, TableKey
+from latency_tables.speed import AS_MEASURED, Speed
 
 SPACE = tiny_space()
 ARCHS = list(dict.fromkeys(random_archs(SPACE, 9, 5)))[:3]
-ORDER = MeasureOrder(DeviceChoice("host"), SPACE, "int8", KEY, 5000)
+ORDER = MeasureOrder(DeviceChoice("host"), SPACE, "int8", KEY, Speed(5000))
 
 
 @dataclass
@@ -91,6 +92,22 @@ def test_other_dtypes_are_other_networks(device: FakeDevice) -> None:
         assert floats.measure(ARCHS[:1]) != pytest.approx(sizes_ms(ARCHS[:1]))
 
 
+def test_what_is_measured_is_told_as_the_table_is(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the network of its kind that the table knows, and by how many times that one's time it takes."""
+    asked: list[str] = []
+
+    def measure_settled(models: Sequence[Model], sentinel_ns: int) -> dict[str, Measurement]:
+        assert sentinel_ns == 7
+        asked.extend(model.beside for model in models)
+        return {m.name: measurement(m.name, 3000, beside=m.beside, beside_ns=(1500,)) for m in models}
+
+    monkeypatch.setattr(device, "measure_settled", measure_settled)
+    order = replace(ORDER, speed=Speed(7, {"mnasnet-96 int8": 2_000_000}))
+    (found,) = measure_here(order, ARCHS[:1], print)
+    assert asked == ["mnasnet-96 int8"]
+    assert found.ms == pytest.approx(4.0)
+
+
 def test_what_disturbed_a_measurement_is_kept(device: FakeDevice) -> None:
     """With the machine that it was made on."""
     device.flags = (THROTTLED,)
@@ -131,7 +148,7 @@ def test_measurements_go_to_the_node_that_has_the_device() -> None:
     import ray
 
     with Bench(DeviceChoice("host").find(), print) as bench:
-        order = replace(ORDER, key=bench.key, sentinel_ns=0)
+        order = replace(ORDER, key=bench.key, speed=AS_MEASURED)
     with cluster_of(1) as cluster:
         node = cluster.add_node(num_cpus=1, resources={"device:host": 1})
         warnings: list[str] = []

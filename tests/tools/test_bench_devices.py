@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from device_agents.protocol import JobResult, MeasureSettings
+from device_agents.protocol import JobResult
 from edgekd.graph.tflite_reader import read_ops
 
 pytestmark = pytest.mark.whole  # whole benchmarks
@@ -87,5 +88,5 @@ def test_a_repeated_batch_has_more_rows_of_the_same_models(bench: ModuleType, tm
 def test_the_models_own_time_is_loading_warm_up_and_runs(bench: ModuleType) -> None:
     """Four samples of eight runs, and two runs before each of two visits, at 100 ns on the wall."""
     row = JobResult("a", "ok", (90,) * 4, (100,) * 4, "thread_cpu", 8, warmup_ns=5000, warmup_runs=3, init_ns=700)
-    settings = MeasureSettings(rounds=2, samples_per_round=2)
-    assert bench.model_ns(row, settings) == 700 + 5000 + 4 * 8 * 100 + 2 * 2 * 100
+    row = replace(row, beside_ns=(50, 50))
+    assert bench.model_ns(row) == 700 + 5000 + 4 * 8 * 100 + 2 * 2 * 100

@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 
 import pytest
 from fake_device import CALL_NS, HeldDevice, operators_ns
-from hypothesis import given
-from hypothesis import strategies as st
 from synthetic import measurement
 
 from edgekd.bench import ROUNDS, Model
@@ -29,14 +27,15 @@ with pytest.MonkeyPatch.context() as patch:
     study = importlib.import_module("study_sessions")
 workshop = sys.modules["bench_workshop"]
 
-ROUND = study.TOGETHER
-ALONE, BESIDE = "fastest sample", "beside the reference, round by round"
+ALONE, BESIDE = "fastest sample", "beside another, visit by visit"
+OTHER_NS = 1_000_000
 
 
 def taken(name: str, ns: float, states: Sequence[float]) -> Measurement:
     """Make a measurement of a visit a round; in each the machine takes so many times as long as it would by itself."""
-    samples = tuple(round(ns * state) + place for state in states for place in range(ROUND))
-    return measurement(name, samples_ns=samples, wall_samples_ns=samples)
+    samples = tuple(round(ns * state) + place for state in states for place in range(3))
+    beside_ns = tuple(round(OTHER_NS * state) for state in states)
+    return measurement(name, samples_ns=samples, wall_samples_ns=samples, beside="other", beside_ns=beside_ns)
 
 
 class SharedBench(HeldDevice):
@@ -77,26 +76,6 @@ def test_what_slows_all_networks_of_a_round_leaves_their_ratio(
         assert readings[BESIDE]["mean_ape"] < 0.01
         assert readings[BESIDE]["within_5"] == 1.0
     assert capsys.readouterr().out.count(BESIDE) == 2
-
-
-@given(
-    st.floats(0.1, 10),
-    st.lists(st.floats(1, 5), min_size=1, max_size=30),
-    st.lists(st.floats(1, 5), max_size=30),
-)
-def test_beside_another_is_the_ratio_whatever_the_rounds_were(
-    ratio: float, states: list[float], later: list[float]
-) -> None:
-    """A network that was measured in more rounds than the other is compared by those that both saw."""
-    other = taken("other", 1_000_000, states)
-    one = taken("one", ratio * 1_000_000, [*states, *later])
-    assert study.beside(one, other) == pytest.approx(ratio, rel=1e-3)
-    assert study.beside(other, one) == pytest.approx(1 / ratio, rel=1e-3)
-
-
-def test_few_samples_are_compared_as_one() -> None:
-    """A network that was visited once has fewer samples than a visit of another."""
-    assert study.beside(measurement("one", 3000), measurement("other", 1000)) == pytest.approx(3.0)
 
 
 def test_one_session_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

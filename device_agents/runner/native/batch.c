@@ -21,8 +21,6 @@ static const int64_t UNKNOWN_BYTES = (int64_t)1 << 30;
 static const double BLOCK_NS = 8e9;
 /* It closes as well once loading it took so long, as on a slow board: no row of it is safe before it is measured. */
 static const double BLOCK_LOAD_S = 15;
-/* A reading, of which the faster counts: the first one warms the caches up. */
-enum { SENTINEL_SAMPLES = 2 };
 /* A block begins with so long a look for the sentinel's best: mostly some moment of it is undisturbed. */
 static const double SENTINEL_START_S = 0.05;
 /* A reading of the sentinel is undisturbed within this factor of its best; who shares caches or execution units slows it
@@ -33,6 +31,10 @@ static const double USUAL = 1.1;
 /* It is read before each round, and between visits so often, but for slow devices: so many times as rare as it is long. */
 static const double LOOK_EVERY_NS = 10000000;
 static const double LOOK_LENGTHS = 30;
+/* Where a network is the sentinel every visit is compared with its last reading, which must not be of another moment. */
+static const double PAIRED_LOOK_LENGTHS = 3;
+/* A reading that takes longer, as of a network on a slow board, serves short rounds together, by the same measure. */
+static const double LONG_READING_NS = 200000000;
 /* By the share of disturbed readings so many visits are wanted that all of them are disturbed with this chance only, if
  * visits were so as often as readings and each for itself; longer ones are more often, which `patience` stands for. */
 static const double DOUBT = 0.005;
@@ -55,8 +57,10 @@ typedef struct {
     BlockFacts facts;
     size_t readings, undisturbed; /* of the sentinel */
     double counted_ns; /* its best when those that are undisturbed began to be counted */
+    double reading_s; /* how long the latest reading took */
     double look_at_s; /* when it is to be read again */
     double best_ns;         /* the sentinel's in this block */
+    double last_ns;         /* of its latest reading there */
     double earlier_best_ns; /* and in the one before: a clock that has dropped for good is usual */
     int64_t usual_khz; /* allowed to our CPUs when the plan began */
 } Batch;
@@ -65,14 +69,18 @@ typedef struct {
 static void choose_sentinel(Batch *batch, const Job *wanted, const Job *jobs, size_t count)
 {
     Reason ignored; /* its own row will say */
-    batch->sentinel = candidate_load(&batch->bench, wanted, "sentinel", &ignored);
-    for (size_t i = 0; i < count && batch->sentinel == NULL; i++)
-        batch->sentinel = candidate_load(&batch->bench, &jobs[i], "sentinel", &ignored);
+    for (size_t i = 0; i <= count && batch->sentinel == NULL; i++) {
+        const Job *job = i == 0 ? wanted : &jobs[i - 1];
+        batch->bench.is_paired = job->is_network;
+        batch->sentinel = candidate_load(&batch->bench, job, "sentinel", &ignored);
+    }
+    batch->bench.is_paired = batch->bench.is_paired && batch->sentinel != NULL;
 }
 
 /* Count a reading of the sentinel. */
 static void take_reading(Batch *batch, double ns)
 {
+    batch->last_ns = ns;
     batch->best_ns = fmin(batch->best_ns, ns);
     if (batch->best_ns * UNDISTURBED < batch->counted_ns) {
         batch->undisturbed = 0; /* now it shows that those before were slow */
@@ -90,13 +98,15 @@ static void read_sentinel(Batch *batch, Telling telling)
         return;
     double limit_s = batch->bench.settings->time_limit_s / 4; /* within the sentinel's own limit */
     double look_s = batch->readings == 0 ? fmin(SENTINEL_START_S, limit_s) : 0;
-    Look look = {SENTINEL_SAMPLES, look_s, telling};
+    Look look = {look_s, telling};
     double began_s = seconds_now();
     double ns = candidate_fastest_ns(&batch->bench, batch->sentinel, look, &batch->best_ns);
     double now_s = seconds_now();
     if (isfinite(ns)) /* else its runs fail, and nothing is known of the machine */
         take_reading(batch, ns);
-    batch->look_at_s = now_s + fmax(LOOK_EVERY_NS / 1e9, LOOK_LENGTHS * (now_s - began_s - look_s));
+    double lengths = batch->bench.is_paired ? PAIRED_LOOK_LENGTHS : LOOK_LENGTHS;
+    batch->reading_s = now_s - began_s - look_s;
+    batch->look_at_s = now_s + fmax(LOOK_EVERY_NS / 1e9, lengths * batch->reading_s);
 }
 
 /* Say how many visits are wanted, see DOUBT. The share is Laplace's, who knows little of few readings. */
@@ -153,16 +163,17 @@ static size_t go_round(Batch *batch, Candidate **visits)
     for (size_t i = 0; i < batch->count; i++)
         if (!batch->candidates[i]->is_done)
             visits[count++] = batch->candidates[i];
-    read_sentinel(batch, TELL_NOW);
+    if (batch->reading_s <= LONG_READING_NS / 1e9 || seconds_now() >= batch->look_at_s)
+        read_sentinel(batch, TELL_NOW);
     shuffle(batch, visits, count);
     for (size_t i = 0; i < count; i++) {
         if (seconds_now() >= batch->look_at_s)
             read_sentinel(batch, TELL_IF_IT_DIES);
-        candidate_visit(&batch->bench, visits[i]);
+        int64_t beside_ns = batch->readings > 0 ? (int64_t)fmax(1, round(batch->last_ns)) : 0;
+        candidate_visit(&batch->bench, visits[i], beside_ns);
     }
-    double wanted = visits_wanted(batch);
     for (size_t i = 0; i < count; i++)
-        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], wanted);
+        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], visits_wanted(batch));
     for (size_t i = 0; i < batch->count; i++)
         done += batch->candidates[i]->is_done;
     return done;
@@ -195,6 +206,7 @@ static void measure_block(Batch *batch)
     double sent_s = seconds_now();
     batch->facts.sentinel_ns = batch->best_ns = batch->counted_ns = INFINITY;
     batch->readings = batch->undisturbed = 0;
+    batch->reading_s = batch->look_at_s = 0;
     batch->facts.throttled = false;
     while (batch->count > 0) {
         size_t done = go_round(batch, visits);
@@ -219,7 +231,7 @@ static void add(Batch *batch, Candidate *candidate)
 {
     batch->candidates[batch->count++] = candidate;
     batch->size_bytes += candidate->size_bytes;
-    batch->expected_ns += candidate_expected_ns(batch->bench.settings, candidate);
+    batch->expected_ns += candidate_expected_ns(&batch->bench, candidate);
 }
 
 static bool is_full(const Batch *batch)
@@ -232,7 +244,7 @@ void batch_run(const Runtime *runtime, const char *folder, const Settings *setti
                const Job *jobs, size_t count)
 {
     bool on_cpu_clock = settings->threads == 1 && strcmp(single_thread_clock(), "thread_cpu") == 0;
-    Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock}, .order = settings->seed};
+    Batch batch = {.bench = {runtime, folder, settings, on_cpu_clock, false}, .order = settings->seed};
     batch.earlier_best_ns = INFINITY;
     batch.usual_khz = top_khz();
     begin_block(&batch);

@@ -18,6 +18,9 @@ static const double LOOP_MARGIN = 1.1;
    way shows in its samples, of which the fastest count. */
 static const int64_t SETTLE_RUNS = 4;
 static const double SETTLE_NS = 20e6;
+/* Beside a network visits are short, and a reading of it is taken as a visit is: what is compared has to be near in time,
+ * and as warm. */
+static const int64_t PAIRED_SETTLE_RUNS = 1;
 /* Of runs that take so long few are undisturbed from end to end on a busy machine. */
 static const double LONG_RUN_NS = 1000000;
 /* A thread's clock leaves out what a hypervisor says that it took the CPU away for, and now and then that is too much: one
@@ -26,7 +29,12 @@ static const double LONG_RUN_NS = 1000000;
  * after a sample that shows more, down after one that shows less: who shares a CPU for good is usual soon. */
 static const double STOLEN = 1.05;
 static const double STRETCH_STEP = 1.01;
+/* A reading, of which the faster counts: the first one warms the caches up. A network's is a visit. */
+enum { SENTINEL_SAMPLES = 2 };
 enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */
+/* An operator's error is one of some fifty in a network: it may be so many times a network's. Such a part of the rounds
+ * is all that it has, and what a network has at least: the scatter of few visits says little, and a moment is no mean. */
+enum { OP_PART = 4 };
 
 /* --- samples --- */
 
@@ -49,9 +57,10 @@ static int64_t smaller(int64_t a, int64_t b)
 }
 
 /* Say how often a model is run before a visit, for the job before it left the caches to itself. */
-static int64_t settling_runs(const Candidate *candidate)
+static int64_t settling_runs(const Bench *bench, const Candidate *candidate)
 {
-    int64_t large = smaller(SETTLE_RUNS, (int64_t)(candidate->size_bytes >> 20));
+    int64_t runs = bench->is_paired ? PAIRED_SETTLE_RUNS : SETTLE_RUNS;
+    int64_t large = smaller(runs, (int64_t)(candidate->size_bytes >> 20));
     large = 1 + smaller(large, (int64_t)(SETTLE_NS / fmax(1, candidate->run_ns)));
     return candidate->loops / 4 > large ? candidate->loops / 4 : large;
 }
@@ -121,8 +130,9 @@ static bool any_denormals(const Model *model)
 }
 
 /* Run by count and by time; the fastest chunk tells how long one run takes. Returns the status of the runs. */
-static int warm_up(const Settings *settings, Candidate *candidate)
+static int warm_up(const Bench *bench, Candidate *candidate)
 {
+    const Settings *settings = bench->settings;
     double goal_ns = settings->warmup_min_ms * 1e6;
     int64_t chunk = 1;
     candidate->run_ns = INFINITY;
@@ -140,14 +150,16 @@ static int warm_up(const Settings *settings, Candidate *candidate)
     }
     candidate->loops = (int64_t)fmax(1, ceil(LOOP_MARGIN * settings->min_sample_us * 1e3 / candidate->run_ns));
     candidate->takes_patience = candidate->job->is_network || candidate->run_ns >= LONG_RUN_NS;
-    candidate->visit_samples = (size_t)settings->samples_per_round * (candidate->takes_patience ? LONG_VISIT : 1);
+    bool is_long = candidate->takes_patience && !bench->is_paired;
+    candidate->visit_samples = (size_t)settings->samples_per_round * (is_long ? LONG_VISIT : 1);
     return 0;
 }
 
-double candidate_expected_ns(const Settings *settings, const Candidate *candidate)
+double candidate_expected_ns(const Bench *bench, const Candidate *candidate)
 {
+    const Settings *settings = bench->settings;
     int64_t rounds = smaller(settings->rounds, settings->least_rounds);
-    int64_t runs = settling_runs(candidate) + (int64_t)candidate->visit_samples * candidate->loops;
+    int64_t runs = settling_runs(bench, candidate) + (int64_t)candidate->visit_samples * candidate->loops;
     return (double)(rounds * runs) * candidate->run_ns;
 }
 
@@ -163,7 +175,7 @@ static bool prepare(const Bench *bench, Candidate *candidate, Stored stored, Rea
     candidate->size_bytes = stored.size + side_bytes(&candidate->model.inputs) + side_bytes(&candidate->model.outputs);
     if (!fill_inputs(&candidate->model, settings->seed, reason))
         return false;
-    int status = warm_up(settings, candidate);
+    int status = warm_up(bench, candidate);
     if (status != 0)
         return because(reason, "the model cannot run: %s", status_name(status));
     candidate->denormal = any_denormals(&candidate->model);
@@ -174,6 +186,7 @@ void candidate_free(Candidate *candidate)
 {
     model_free(&candidate->model);
     free(candidate->samples);
+    free(candidate->beside_ns);
     free(candidate);
 }
 
@@ -189,11 +202,12 @@ Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase,
     bool ready = prepare(bench, candidate, stored, reason);
     end_limited(began_s);
     candidate->peak_rss_bytes = peak_rss_bytes();
-    double expected_s = ready ? candidate_expected_ns(settings, candidate) / 1e9 : 0;
+    double expected_s = ready ? candidate_expected_ns(bench, candidate) / 1e9 : 0;
     if (expected_s > settings->time_limit_s)
         ready = because(reason, "would take about %.1f s, the time limit is %g s", expected_s, settings->time_limit_s);
     if (ready) {
         candidate->samples = need(most_samples(settings, candidate) * sizeof *candidate->samples);
+        candidate->beside_ns = need((size_t)settings->rounds * sizeof *candidate->beside_ns);
         return candidate;
     }
     candidate_free(candidate);
@@ -208,14 +222,15 @@ static int64_t switches_now(const Bench *bench)
     return bench->on_cpu_clock ? 0 : involuntary_switches();
 }
 
-void candidate_visit(const Bench *bench, Candidate *candidate)
+void candidate_visit(const Bench *bench, Candidate *candidate, int64_t beside_ns)
 {
     Sample ignored;
+    candidate->beside_ns[candidate->visits++] = beside_ns;
     double left_s = bench->settings->time_limit_s - candidate->spent_s;
     double began_s = begin_limited(candidate->job, "measure", left_s, TELL_IF_IT_DIES);
     if (candidate->started_at[0] == '\0')
         utc_now(candidate->started_at);
-    int status = take_sample(&candidate->model, settling_runs(candidate), &ignored);
+    int status = take_sample(&candidate->model, settling_runs(bench, candidate), &ignored);
     int64_t switches = switches_now(bench);
     for (size_t i = 0; i < candidate->visit_samples && status == 0; i++)
         status = take_sample(&candidate->model, candidate->loops, &candidate->samples[candidate->taken++]);
@@ -229,22 +244,50 @@ static double clock_ns(const Bench *bench, const Sample *sample)
     return (double)(bench->on_cpu_clock ? sample->cpu_ns : sample->wall_ns);
 }
 
+/* Give the fastest sample of a job's visit. */
+static double visit_ns(const Bench *bench, const Candidate *candidate, size_t visit)
+{
+    size_t size = candidate->visit_samples;
+    double ns = INFINITY;
+    for (size_t i = visit * size; i < (visit + 1) * size; i++)
+        ns = fmin(ns, clock_ns(bench, &candidate->samples[i]));
+    return ns;
+}
+
 /* Put the fastest samples of a job's best visits in order; the rest is infinity. */
 static void find_best(const Bench *bench, const Candidate *candidate, double best_ns[AGREEING_VISITS])
 {
-    size_t size = candidate->visit_samples;
     for (int place = 0; place < AGREEING_VISITS; place++)
         best_ns[place] = INFINITY;
-    for (size_t first = 0; first < candidate->taken; first += size) {
-        double ns = INFINITY;
-        for (size_t i = first; i < first + size; i++)
-            ns = fmin(ns, clock_ns(bench, &candidate->samples[i]));
+    for (size_t visit = 0; visit < candidate->taken / candidate->visit_samples; visit++) {
+        double ns = visit_ns(bench, candidate, visit);
         for (int place = 0; place < AGREEING_VISITS; place++) {
             double better = fmin(ns, best_ns[place]);
             ns = fmax(ns, best_ns[place]);
             best_ns[place] = better;
         }
     }
+}
+
+/* Tell whether it is known well enough how many times its sentinel's time a job takes: by the standard error of the mean
+ * of the logarithms, whatever the machine does to both. */
+static bool is_told(const Bench *bench, const Candidate *candidate)
+{
+    const Settings *settings = bench->settings;
+    double visits = (double)candidate->visits, sum = 0, squares = 0, rounds = (double)settings->rounds;
+    double share = fmax(floor(rounds / OP_PART), (double)settings->least_rounds);
+    if (visits >= fmin(rounds, candidate->takes_patience ? rounds : share)) /* there is room for all rounds at most */
+        return true;
+    if (candidate->takes_patience && visits < share)
+        return false;
+    for (size_t i = 0; i < candidate->visits; i++) {
+        /* a clock that loses time may lose all of a sample's */
+        double times = log(fmax(1, visit_ns(bench, candidate, i)) / (double)candidate->beside_ns[i]);
+        sum += times;
+        squares += times * times;
+    }
+    double variance = fmax(0, squares - sum * sum / visits) / (visits - 1);
+    return visits > 1 && sqrt(variance / visits) <= (candidate->takes_patience ? 1 : OP_PART) * settings->agreement;
 }
 
 bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double visits_wanted)
@@ -257,6 +300,8 @@ bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double
         return false;
     if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
         return true;
+    if (bench->is_paired)
+        return is_told(bench, candidate);
     double patience = candidate->takes_patience ? settings->patience : 1;
     if ((double)visits < fmin(visits_wanted * patience, (double)rounds))
         return false;
@@ -284,7 +329,11 @@ double candidate_fastest_ns(const Bench *bench, Candidate *candidate, Look look,
     double began_s = begin_limited(candidate->job, "sentinel", bench->settings->time_limit_s, look.telling);
     for (double until_s = seconds_now() + look.before_s; seconds_now() < until_s;)
         *best_ns = faster_ns(bench, candidate, *best_ns);
-    for (int i = 0; i < look.samples; i++)
+    Sample ignored;
+    if (bench->is_paired)
+        take_sample(&candidate->model, settling_runs(bench, candidate), &ignored);
+    size_t samples = bench->is_paired ? candidate->visit_samples : SENTINEL_SAMPLES;
+    for (size_t i = 0; i < samples; i++)
         fastest_ns = faster_ns(bench, candidate, fastest_ns);
     end_limited(began_s);
     return fastest_ns;

@@ -38,9 +38,8 @@ typedef struct {
 /* When the host is told of a step: a line wakes it, and says that we are alive. */
 typedef enum { TELL_NOW, TELL_IF_IT_DIES } Telling;
 
-/* How the sentinel is looked at: so many samples, after others for so long. */
+/* How the sentinel is read: after looking for its best for so long. */
 typedef struct {
-    int samples;
     double before_s;
     Telling telling;
 } Look;
@@ -51,6 +50,7 @@ typedef struct {
     const char *folder;
     const Settings *settings;
     bool on_cpu_clock; /* only one thread's work can be read on that thread's own clock */
+    bool is_paired;    /* the sentinel is a network, and jobs are compared with it */
 } Bench;
 
 typedef struct {
@@ -66,11 +66,13 @@ typedef struct {
     int64_t loops;
     double stretch; /* wall over CPU time, mostly: clocks may be slow to read, and others may share the CPU */
     bool takes_patience; /* a network, or a job of long runs */
-    size_t visit_samples; /* samples_per_round, more of what takes patience */
+    size_t visit_samples; /* samples_per_round, more of what takes patience by itself */
     int64_t warmup_ns, warmup_runs, init_ns, peak_rss_bytes;
     bool denormal;
     Sample *samples;
     size_t taken;
+    int64_t *beside_ns; /* what the sentinel took last before each visit, 0 where nothing serves as one */
+    size_t visits;
     int64_t switches; /* involuntary ones while it was visited, where the clock cannot tell of them */
     double spent_s;
     char started_at[UTC_SIZE];
@@ -81,16 +83,18 @@ typedef struct {
 /* Load a model, fill its inputs and warm it up; NULL and a reason when it cannot be. */
 Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase, Reason *reason);
 void candidate_free(Candidate *candidate);
-/* Take the samples of one job in one round. */
-void candidate_visit(const Bench *bench, Candidate *candidate);
-/* Tell whether a job's best visits agree, after as many as are wanted, or it has had its time, or it failed. While others
- * disturb the machine visits agree on what those leave it, and a long run needs many to be undisturbed from end to end. */
+/* Take the samples of one job in one round, and keep what the sentinel took last before. */
+void candidate_visit(const Bench *bench, Candidate *candidate, int64_t beside_ns);
+/* Tell whether a job's visits say enough, or it has had its time, or it failed. Beside a network as sentinel they do when
+ * they tell well how many times its time the job takes. Else the best of them have to agree, after as many as are wanted:
+ * while others disturb the machine visits agree on what those leave it, and a long run needs many to be undisturbed from
+ * end to end. */
 bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double visits_wanted);
 /* Time a few samples and return the fastest single run in ns, or infinity. The fastest of those before lowers `best_ns`. */
 double candidate_fastest_ns(const Bench *bench, Candidate *candidate, Look look, double *best_ns);
 
 /* Estimate how long a job will take at least. */
-double candidate_expected_ns(const Settings *settings, const Candidate *candidate);
+double candidate_expected_ns(const Bench *bench, const Candidate *candidate);
 
 /* Fill every input once with values of a real range: zeros would let kernels take short cuts. */
 bool fill_inputs(const Model *model, uint64_t seed, Reason *reason);

@@ -20,7 +20,7 @@
 #include "questions.h"
 #include "wire.h"
 
-enum { PROTOCOL_VERSION = 2, MAX_JOBS = 1000000, MAX_THREADS = 1024, MAX_RUNS = 1000000, MAX_SAMPLES = 20000 };
+enum { PROTOCOL_VERSION = 3, MAX_JOBS = 1000000, MAX_THREADS = 1024, MAX_RUNS = 1000000, MAX_SAMPLES = 20000 };
 
 typedef struct {
     const Runtime *runtime;

@@ -48,6 +48,16 @@ static void text_samples(Text *text, const char *key, const Candidate *candidate
     text_add(text, "]");
 }
 
+/* Write what the sentinel took beside each visit, nothing where it was not read before all of them. */
+static void text_beside(Text *text, const Candidate *candidate)
+{
+    bool known = candidate->visits > 0 && candidate->beside_ns[0] > 0;
+    text_add(text, ",\"beside_ns\":[");
+    for (size_t i = 0; known && i < candidate->visits; i++)
+        text_add(text, "%s%lld", i > 0 ? "," : "", (long long)candidate->beside_ns[i]);
+    text_add(text, "]");
+}
+
 static void text_flags(Text *text, const Bench *bench, const Candidate *candidate, bool throttled)
 {
     const char *separator = "";
@@ -83,6 +93,7 @@ void send_row(const Bench *bench, const Candidate *candidate, const BlockFacts *
              (long long)candidate->peak_rss_bytes);
     text_add(&text, ",\"started_at\":\"%s\",\"sentinel_ns\":%lld", candidate->started_at,
              (long long)sentinel_ns);
+    text_beside(&text, candidate);
     text_flags(&text, bench, candidate, facts->throttled);
     text_add(&text, ",\"temperatures_c\":");
     text_bytes(&text, facts->temperatures.data, facts->temperatures.size);

@@ -71,7 +71,7 @@ def test_models_that_hang_or_are_none_fail_alone(device: FaultyDevice, shelf: Mo
 # Plays along until the plan is complete, then sends what stands in place of %s and waits for the end of its input.
 _LIAR = """
 import json, os, sys
-print(json.dumps({"type": "hello", "protocol": 2, "engine": "python", "runtime": "r", "version": "1",
+print(json.dumps({"type": "hello", "protocol": 3, "engine": "python", "runtime": "r", "version": "1",
     "clock": "wall", "cpus": [0], "pid": os.getpid()}), flush=True)
 ROW = {"type": "row", "job": "a", "samples_ns": [1] * 4, "wall_samples_ns": [1] * 4, "clock": "wall", "loops": 1,
     "warmup_ns": 1, "warmup_runs": 1, "init_ns": 1, "peak_rss_bytes": 1, "started_at": "2026-01-31T12:00:00.000Z",

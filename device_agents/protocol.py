@@ -1,4 +1,4 @@
-"""The JSON lines between a session and what serves on the device, version 2.
+"""The JSON lines between a session and what serves on the device, version 3.
 
     host → device   {"type": "plan", "protocol", "settings", "sentinel", "jobs"} then that many jobs
                     {"type": "job", "job", "sha256", "kind"}
@@ -9,10 +9,10 @@
                     start (a risky step: each that is loaded, and the one it died in), row…, end   after a plan
                     start, outputs | nodes | failed, end                 after those
 
-Version 1 had no outputs, nodes and engines, and listed stored files. What the device says is distrusted: each line has
-exactly its fields, each number its type and range, each job its turn. It starts nothing and reads no file.
-Read next: `questions.py` for outputs and nodes, `session.py` for who says what when, `runner/edgekd_runner.py` for the
-other end.
+Version 1 had no outputs, nodes and engines, version 2 no readings of the sentinel beside each visit. What the device
+says is distrusted: each line has exactly its fields, each number its type and range, each job its turn. It starts
+nothing and reads no file. Read next: `questions.py` for outputs and nodes, `session.py` for who says what when,
+`runner/edgekd_runner.py` for the other end.
 """
 
 from __future__ import annotations

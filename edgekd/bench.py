@@ -324,7 +324,7 @@ def _measurement(result: JobResult, flags: tuple[str, ...], beside: str) -> Meas
         started_at=result.started_at,
         temperatures_c=result.temperatures_c,
         peak_rss_bytes=result.peak_rss_bytes,
-        sentinel_ns=result.sentinel_ns,
+        sentinel_ns=result.sentinel_ns if result.beside_ns or not beside else 0,  # a network's tells no other speed
         flags=tuple(sorted({*result.flags, *flags})),
         beside=beside if result.beside_ns else "",
         beside_ns=result.beside_ns if beside else (),

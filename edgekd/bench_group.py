@@ -65,13 +65,14 @@ class BenchGroup(Holding):
 
     def _compare(self, parts: Sequence[_Part]) -> None:
         """Say when one device is slower than another, each at its best: their rows speak of two speeds."""
-        known = [part for part in parts if part.sentinel_ns]
-        if len(known) > 1:
-            slow, fast = (choose(known, key=lambda part: part.sentinel_ns) for choose in (max, min))
-            percent = 100 * (slow.sentinel_ns / fast.sentinel_ns - 1)
+        for name in sorted({name for part in parts for name in part.sentinel_ns}):
+            known = sorted((p.sentinel_ns[name], p.bench.device.serial) for p in parts if name in p.sentinel_ns)
+            (fast_ns, fast), (slow_ns, slow) = known[0], known[-1]
+            percent = 100 * (slow_ns / fast_ns - 1)
             if percent > _ALIKE_PERCENT:
-                serials = f"{slow.bench.device.serial} is {percent:.0f} % slower than {fast.bench.device.serial}"
+                serials = f"{slow} is {percent:.0f} % slower than {fast}"
                 self._on_warning(f"device {serials}, and one table holds rows of both; choose one with --serial")
+                break  # said once
 
 
 class _Part:
@@ -81,13 +82,15 @@ class _Part:
         self.bench = bench
         self.models = models
         self.rounds = rounds
-        self.sentinel_ns = 0  # its fastest, 0 while none is known
+        self.sentinel_ns: dict[str, int] = {}  # the fastest of each sentinel; "" is the micro-model
 
     def run(self, rows: queue.Queue[Measurement | BaseException | None], stop: threading.Event) -> None:
         """Put every row in the queue, then None, or what went wrong."""
         try:
             for row in self.bench.measure(self.models, self.rounds):
-                self.sentinel_ns = min(filter(None, (self.sentinel_ns, row.sentinel_ns)), default=0)
+                if row.sentinel_ns:
+                    before_ns = self.sentinel_ns.get(row.beside, row.sentinel_ns)
+                    self.sentinel_ns[row.beside] = min(before_ns, row.sentinel_ns)
                 rows.put(row)
                 if stop.is_set():
                     break

@@ -34,7 +34,7 @@ ONNX_FIXED_COST_OP = OpSpec("onnx_add", _NOTHING, "float32", out=((1, 1, 1, 1),)
 FIXED_COST_KEYS = frozenset(op.key for op in (*FIXED_COST_OPS.values(), ONNX_FIXED_COST_OP))
 
 
-def fixed_cost_ms(table: LatencyTable, dtype: str, speed: Speed = AS_MEASURED) -> float:
+def fixed_cost_ms(table: LatencyTable, dtype: str, speed: Speed) -> float:
     """Give the fixed cost of a call that a table holds, 0 where it was not measured."""
     known = (table.rows.get(op.key) for op in (FIXED_COST_OPS[dtype], ONNX_FIXED_COST_OP))
     return next((speed.quiet_ms(row) for row in known if row), 0.0)

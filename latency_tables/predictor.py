@@ -55,7 +55,7 @@ class Predictor:
             raise NotCalibrated(dtype)
         self.dtype = dtype
         fit = table.calibrations.get(dtype)
-        self.calibration: Calibration = fit or uncalibrated(fixed_cost_ms(table, dtype))
+        self.calibration: Calibration = fit or uncalibrated(fixed_cost_ms(table, dtype, Speed(0, table.beside_ns)))
         fixed_ms, speed = self.calibration.fixed_ms, Speed(self.calibration.usual_sentinel_ns, table.beside_ns)
         self._row_ms = {key: own_ms(speed.quiet_ms(row), fixed_ms) for key, row in table.rows.items()}
         self._with_estimates = with_estimates

@@ -122,7 +122,8 @@ def _visit_size(measurement: Measurement) -> int:
 def merged(earlier: Measurement, later: Measurement) -> Measurement:
     """Join two attempts at one subject: all samples are kept, and the better sentinel counts.
 
-    Samples of a disturbed attempt are dropped once there is one that was less so.
+    Samples of a disturbed attempt are dropped once there is one that was less so, and those beside the micro-model once
+    there are some beside a network. Of two that cannot be compared otherwise the later one is kept.
 
     Raises:
         ValueError: they are not successive attempts at the same subject.
@@ -134,7 +135,8 @@ def merged(earlier: Measurement, later: Measurement) -> Measurement:
         )
     if later.disturbances < earlier.disturbances:
         return later
-    if earlier.disturbances < later.disturbances:
+    is_told = bool(earlier.beside) and not later.beside
+    if earlier.disturbances < later.disturbances or is_told:
         return dataclasses.replace(earlier, attempt=later.attempt)
     if earlier.beside != later.beside or _visit_size(earlier) != _visit_size(later):
         return later  # what two sentinels took cannot be compared

@@ -45,7 +45,8 @@ class FakeBench:
         for model in models:
             if model.name == "bad":
                 raise MeasuringFailed("cannot run it")
-            yield measurement(model.name, sentinel_ns=int(self.device.serial))
+            row = measurement(model.name, sentinel_ns=int(self.device.serial))
+            yield replace(row, beside=model.beside, beside_ns=(1000,)) if model.beside else row
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,13 @@ def test_devices_of_two_speeds_are_told_of() -> None:
         assert len(list(group.measure(MODELS))) == len(MODELS)
     assert len(notes) == 1
     assert "device 1200 is 20 % slower than 1000" in notes[0]
+
+
+def test_networks_of_two_kinds_are_not_compared() -> None:
+    """What one takes on one device and another on the other tells of no speed."""
+    models = [Model("light", b"", beside="int8"), Model("heavy", b"", beside="float32")]
+    with BenchGroup(devices("1000", "1200"), pytest.fail) as group:
+        assert len(list(group.measure(models))) == 2
 
 
 def test_a_failure_of_one_is_the_end_of_all() -> None:

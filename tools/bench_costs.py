@@ -74,7 +74,8 @@ def predictions_part(shop: Workshop) -> Result:
     sizes = space.decision_sizes
     choices = rng.integers(0, sizes, (shop.scale.architectures, len(sizes)))
     archs = [space.arch(row) for row in choices[:SINGLES].tolist()]
-    row_ms = {key: row.quiet_ms for key, row in table.rows.items()}
+    speed = table.speed
+    row_ms = {key: speed.quiet_ms(row) for key, row in table.rows.items()}
     keys = [[op.key for op in graph_in(graph_of(space, arch), DTYPE).ops] for arch in archs]
     arrays = latency.arrays(DTYPE)
     speeds = {

@@ -18,6 +18,7 @@ from edgekd.errors import EdgekdError, UsageError
 from edgekd.graph.model_file import ModelFile, read_model
 from edgekd.predict import predict_model
 from latency_tables.errors import TableError
+from latency_tables.op_spec import OpSpec
 from latency_tables.schema import Prediction
 from latency_tables.store import LatencyTable
 
@@ -27,7 +28,7 @@ def third_party_part(shop: Workshop, folder: Path) -> Result:
 
     The runtime says which files count; one that it runs and edgekd cannot predict is a miss.
     """
-    files = {name: NetworkFile(name, path, ()) for name, path in foreign_files(folder).items()}
+    files = {name: NetworkFile(name, path, _ops_in(path)) for name, path in foreign_files(folder).items()}
     refused = shop.refusals(list(files.values()))
     runnable = {name: file for name, file in files.items() if name not in refused}
     table, found, missed = predicted_files(shop, runnable)
@@ -63,6 +64,14 @@ def predicted_files(
         except (EdgekdError, TableError) as error:
             missed[name] = str(error)
     return table, found, missed
+
+
+def _ops_in(path: Path) -> tuple[OpSpec, ...]:
+    """List a file's operators, by which it is measured beside a network of its kind; none where it cannot be read."""
+    try:
+        return tuple(read_model(path).ops)
+    except UsageError:
+        return ()
 
 
 def foreign_files(folder: Path) -> dict[str, Path]:

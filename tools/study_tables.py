@@ -82,7 +82,7 @@ class Known:
 
     def own_ms(self, op: OpSpec) -> float:
         """Give an operator's isolated time without the fixed cost of a call."""
-        return own_ms(self.row_ms(op), fixed_cost_ms(self.table, self.dtype))
+        return own_ms(self.row_ms(op), fixed_cost_ms(self.table, self.dtype, self.speed))
 
     def in_context_ms(self, op: OpSpec) -> float:
         """Give an operator's time inside networks; one that no network held has its isolated time, put right by what
@@ -241,7 +241,8 @@ def _hidden(table: LatencyTable, dtype: str, seed: int) -> list[tuple[str, Predi
 
 def _plain(table: LatencyTable, dtype: str) -> Calibration:
     """Give the calibration that adds nothing to an operator's estimate, and leaves its interval as it is."""
-    return replace(uncalibrated(fixed_cost_ms(table, dtype)), offset_ms=0.0, interval_error=0.0)
+    fixed_ms = fixed_cost_ms(table, dtype, Speed(0, table.beside_ns))
+    return replace(uncalibrated(fixed_ms), offset_ms=0.0, interval_error=0.0)
 
 
 # --- what the runtime fuses -------------------------------------------------------------------------------------------

@@ -146,6 +146,7 @@ class BenchmarkBatch:
 
     def _row(self, visits: Visits, temperatures_c: Sequence[float], flags: Sequence[str]) -> bytes:
         first = visits.timings[0]
+        is_complete = len(visits.beside_ns) == len(visits.timings)  # a reading may have failed
         samples = [_sample_ns(timing) for timing in visits.timings]
         return encode(
             type="row",
@@ -161,7 +162,7 @@ class BenchmarkBatch:
             started_at=visits.started_at,
             temperatures_c=temperatures_c,
             sentinel_ns=min(self._sentinel_ns, default=0),
-            beside_ns=visits.beside_ns,
+            beside_ns=visits.beside_ns if is_complete else [],
             flags=flags,
         )
 

@@ -568,12 +568,13 @@ class Batch:
     def go_round(self, block: Block) -> None:
         """Visit the jobs that are not done, and find out which are now."""
         visits = [candidate for candidate in block.candidates if not candidate.done]
-        if block.wants_reading():
+        if not self.is_paired or block.wants_reading():
             self.read_sentinel(block, self.wire.send)
         self.order.shuffle(visits)
         for candidate in list(visits):
             if time.perf_counter_ns() >= block.look_at_ns:
-                self.read_sentinel(block, self.wire.note)
+                is_long = block.reading_ns > LONG_READING_NS  # then no round may tell the host that we are alive
+                self.read_sentinel(block, self.wire.send if is_long else self.wire.note)
             try:
                 self.visit(candidate, block)
             except Exception as error:  # noqa: BLE001 — whatever one model raises, the batch goes on
@@ -644,7 +645,8 @@ class Batch:
         if len(visits) < least:
             return False
         # a clock that loses time may lose all of a sample's
-        times = [math.log(max(1, ns) / beside) for ns, beside in zip(visits, beside_ns, strict=True)]
+        pairs = zip(visits, beside_ns)  # noqa: B905 — strict= came with Python 3.10
+        times = [math.log(max(1, ns) / beside) for ns, beside in pairs]
         wanted = part * self.settings["agreement"]
         return len(times) > 1 and statistics.stdev(times) <= wanted * math.sqrt(len(times))
 

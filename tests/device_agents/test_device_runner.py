@@ -399,15 +399,28 @@ def test_beside_a_network_the_standard_error_tells_when_a_job_is_done(
     assert min(told.values()) >= 4
 
 
-def test_short_rounds_share_a_reading_that_takes_long(
+def test_short_rounds_share_a_long_reading_of_a_network(
     bench: Callable[..., Wire], runner: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow board would read its sentinel for longer than it measures; each visit has the latest beside it."""
-    assert phases(bench({"a": "1000 1"}, rounds=3, least_rounds=3)) == "S" + 3 * "Sm" + "Sr"
+    """A slow board would read it for longer than it measures; each visit has the latest reading beside it."""
+    assert phases(bench({"a": "1000 1"}, None, {"a"}, rounds=3, least_rounds=3)) == "S" + 3 * "Sm" + "Sr"
     monkeypatch.setattr(runner, "LONG_READING_NS", -1)
-    wire = bench({"a": "1000 1"}, rounds=3, least_rounds=3)
+    assert phases(bench({"a": "1000 1"}, rounds=3, least_rounds=3)) == "S" + 3 * "Sm" + "Sr"
+    wire = bench({"a": "1000 1"}, None, {"a"}, rounds=3, least_rounds=3)
     assert phases(wire) == "SS" + 3 * "m" + "Sr"
     assert wire.of("row")[0]["beside_ns"] == [1000, 1000, 1000]
+
+
+@pytest.mark.parametrize(("long_ns", "told"), [(200_000_000, 5), (-1, 8)])
+def test_a_long_reading_within_a_round_tells_the_host_that_we_are_alive(
+    long_ns: int, told: int, bench: Callable[..., Wire], runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No round may begin just when one is due; a short one tells nothing unless the runner dies in it."""
+    monkeypatch.setattr(runner, "LONG_READING_NS", long_ns)
+    monkeypatch.setattr(runner, "PAIRED_LOOK_LENGTHS", 0.0)
+    wire = bench({"a": "1000 1"}, None, {"a"}, look_every_ns=0, rounds=3, least_rounds=3)
+    assert len(wire.of("start", phase="sentinel")) == 8
+    assert len([line for line in wire.told if line.get("phase") == "sentinel"]) == told
 
 
 def test_beside_a_network_no_job_has_more_visits_than_rounds(bench: Callable[..., Wire]) -> None:

@@ -64,12 +64,17 @@ def test_attempts_join_with_all_their_samples() -> None:
 
 
 def test_attempts_beside_one_network_join_with_what_that_took() -> None:
-    """Each visit keeps its own; an attempt beside another network, or of longer visits, replaces them."""
+    """Each visit keeps its own; an attempt beside another network, or of longer visits, replaces them, and one beside
+    none does not.
+    """
     first = measurement("x", beside="other", beside_ns=(500, 600, 700))
     second = measurement("x", attempt=2, beside="other", beside_ns=(800, 900, 950))
     assert merged(first, second).beside_ns == (500, 600, 700, 800, 900, 950)
-    for later in (replace(second, beside="third"), replace(second, beside_ns=(800,)), measurement("x", attempt=2)):
+    for later in (replace(second, beside="third"), replace(second, beside_ns=(800,))):
         assert merged(first, later) == later
+    alone = measurement("x", attempt=2)
+    assert merged(first, alone) == replace(first, attempt=2)
+    assert merged(replace(alone, attempt=1), second) == second
 
 
 @pytest.mark.parametrize("flag", [THROTTLED, CONTENDED])

@@ -163,17 +163,19 @@ static size_t go_round(Batch *batch, Candidate **visits)
     for (size_t i = 0; i < batch->count; i++)
         if (!batch->candidates[i]->is_done)
             visits[count++] = batch->candidates[i];
-    if (batch->reading_s <= LONG_READING_NS / 1e9 || seconds_now() >= batch->look_at_s)
+    bool is_long = batch->reading_s > LONG_READING_NS / 1e9; /* then no round may tell the host that we are alive */
+    if (!batch->bench.is_paired || !is_long || seconds_now() >= batch->look_at_s)
         read_sentinel(batch, TELL_NOW);
     shuffle(batch, visits, count);
     for (size_t i = 0; i < count; i++) {
         if (seconds_now() >= batch->look_at_s)
-            read_sentinel(batch, TELL_IF_IT_DIES);
+            read_sentinel(batch, is_long ? TELL_NOW : TELL_IF_IT_DIES);
         int64_t beside_ns = batch->readings > 0 ? (int64_t)fmax(1, round(batch->last_ns)) : 0;
         candidate_visit(&batch->bench, visits[i], beside_ns);
     }
+    double wanted = visits_wanted(batch);
     for (size_t i = 0; i < count; i++)
-        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], visits_wanted(batch));
+        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], wanted);
     for (size_t i = 0; i < batch->count; i++)
         done += batch->candidates[i]->is_done;
     return done;

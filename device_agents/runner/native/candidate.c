@@ -281,6 +281,8 @@ static bool is_told(const Bench *bench, const Candidate *candidate)
     if (candidate->takes_patience && visits < share)
         return false;
     for (size_t i = 0; i < candidate->visits; i++) {
+        if (candidate->beside_ns[i] == 0) /* the sentinel could not be read, and nothing can be told */
+            return false;
         /* a clock that loses time may lose all of a sample's */
         double times = log(fmax(1, visit_ns(bench, candidate, i)) / (double)candidate->beside_ns[i]);
         sum += times;

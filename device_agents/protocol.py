@@ -75,7 +75,7 @@ class MeasureSettings:
     takes is below `agreement`; a short operator at 4 times that, or a 4th of the `rounds`, which others have at least.
     An engine may keep to fewer rounds, and to samples_per_round for every job. cpu_mask pins the runner (bit n is CPU
     n). time_limit_s bounds a job's loading with its warm-up, and again all its rounds together. sentinel_job_id names
-    the job that is also measured before every round and now and then in one; None takes the first of the batch.
+    the job that is also measured before rounds and now and then in one; None takes the first of the batch.
     """
 
     threads: int = 1
@@ -134,8 +134,6 @@ _SETTING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("block_size", 1, 4096),
     ("seed", 0, 2**31 - 1),
 )
-
-
 _REAL_SETTINGS = ("agreement", "enough_s", "min_sample_us", "warmup_min_ms", "time_limit_s")
 
 
@@ -317,11 +315,12 @@ class RowReader:
         fields.expect("type", "job", *_ROW_FIELDS)
         samples = fields.integers("samples_ns", 1, MAX_NS, MAX_SAMPLES)
         wall = fields.integers("wall_samples_ns", 1, MAX_NS, MAX_SAMPLES)
-        rest = len(samples) % self.settings.samples_per_round
+        visits, rest = divmod(len(samples), self.settings.samples_per_round)
         if rest or not self.settings.least_samples <= len(samples) == len(wall) <= self.settings.samples:
             wanted = f"{self.settings.least_samples} to {self.settings.samples}"
             raise ProtocolError(f"job {job_id!r}: {len(samples)} samples, {wanted} were asked for")
-        if (beside := fields.integers("beside_ns", 1, MAX_NS, MAX_SAMPLES)) and len(samples) % len(beside):
+        beside = fields.integers("beside_ns", 1, MAX_NS, MAX_SAMPLES)
+        if beside and len(beside) not in (visits, visits / LONG_VISIT):
             raise ProtocolError(f"job {job_id!r}: {len(samples)} samples beside {len(beside)} readings of the sentinel")
         return JobResult(
             job_id,

@@ -30,7 +30,7 @@ from edgekd.graph.model_file import format_of
 from edgekd.holding import Holding
 from edgekd.sentinels import micro_content, network_content
 from latency_tables.schema import THROTTLED, Measurement, TableKey, merged
-from latency_tables.speed import SLOW, Speed
+from latency_tables.speed import Speed
 
 # hours of training must not fail because another session measures for a while
 _LIMITS = SessionLimits(lock_wait_s=300.0)
@@ -196,13 +196,14 @@ class Bench(Holding):
     ) -> dict[str, Measurement]:
         """Measure a few models, again what was disturbed or slower than when the machine's sentinel took `sentinel_ns`.
 
-        Attempts at one model are joined as `merged` says. After the last one the best that could be had is given; its
-        flags and its sentinel_ns say how disturbed and how slow the machine still was.
+        Only what a network beside it tells is told at any speed. Attempts at one model are joined as `merged` says.
+        After the last one the best that could be had is given; its flags and its sentinel_ns say how disturbed and how
+        slow the machine still was.
         """
         speed = Speed(sentinel_ns)
         found = {m.subject: m for m in self.measure(models)}
         for _ in range(attempts - 1):
-            doubtful = {name for name, m in found.items() if speed.slowdown(m) > SLOW or m.disturbances}
+            doubtful = {name for name, m in found.items() if speed.is_slow(m) or m.disturbances}
             if not doubtful:
                 break
             for again in self.measure([m for m in models if m.name in doubtful]):

@@ -2,7 +2,7 @@
 
 How anything is measured is the caller's: it gives a `measure` function. Every measurement is in the file before the
 next is asked for, so a killed build goes on where it was. What was measured while the machine was slow, told by the
-sentinel beside it, or held down, told by its flags, is measured again; what stays slow is read as speed.py says.
+micro-model beside it, or held down, told by its flags, is measured again; what stays slow is read as speed.py says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_m
 from latency_tables.fitting import Fitting, Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
-from latency_tables.speed import AS_MEASURED, SLOW, Speed
+from latency_tables.speed import AS_MEASURED, Speed
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
@@ -115,7 +115,7 @@ def _known(table: LatencyTable, subject: Subject) -> Measurement | None:
 
 
 def _is_slow(measurement: Measurement, speed: Speed) -> bool:
-    return speed.slowdown(measurement) > SLOW or bool(measurement.disturbances)
+    return speed.is_slow(measurement) or bool(measurement.disturbances)
 
 
 def _measure(file: TableFile, todo: Sequence[Subject], measure: Measure, on_row: OnRow) -> None:

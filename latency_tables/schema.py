@@ -76,7 +76,8 @@ class Measurement:
 
     @property
     def quiet_ms(self) -> float:
-        """Give the fastest sample in ms: the time on an undisturbed machine, which tables and predictions speak of.
+        """Give the fastest sample in ms: the time on an undisturbed machine. What a network beside it tells is read by
+        `times_beside` instead.
 
         What others do to shared caches, sibling threads and clocks only ever adds to a CPU time, and on a busy machine
         it adds to most samples, so their median says more about the neighbours than about the model. Every sample is

@@ -29,14 +29,13 @@ class Speed:
     beside_ns: Mapping[str, int] = field(default_factory=dict)
 
     def slowdown(self, measurement: Measurement) -> float:
-        """Give how many times slower than usual the machine was; 1.0 where either speed is unknown.
+        """Give how many times slower than usual the machine was; 1.0 where either speed is unknown."""
+        usual_ns = self.beside_ns.get(measurement.beside, 0) if measurement.beside_ns else self.usual_sentinel_ns
+        return measurement.sentinel_ns / usual_ns if measurement.sentinel_ns and usual_ns else 1.0
 
-        It is 1.0, too, for what is told by a network beside it, at whatever speed that was.
-        """
-        if measurement.beside_ns:
-            return 1.0
-        known = measurement.sentinel_ns and self.usual_sentinel_ns
-        return measurement.sentinel_ns / self.usual_sentinel_ns if known else 1.0
+    def is_slow(self, measurement: Measurement) -> bool:
+        """Tell whether measuring again tells more, which a network beside it makes needless at any speed."""
+        return not measurement.beside_ns and self.slowdown(measurement) > SLOW
 
     def quiet_ms(self, measurement: Measurement) -> float:
         """Give `Measurement.quiet_ms` as of the usual speed.

@@ -60,7 +60,7 @@ class LatencyTable:
 
     @property
     def usual_sentinel_ns(self) -> int:
-        """Give the median of the sentinels beside the measurements, 0 where none is known: the usual speed.
+        """Give the median of the micro-models beside the measurements, 0 where none is known: the usual speed.
 
         The fastest would be a clock's rare boost, at which the device would not measure the others, too.
         """

@@ -154,7 +154,7 @@ class MeasuredNetworks:
         return MeasuredNetworks(
             list(map(speed.settled_ms, rows)),
             [row.quiet_ms for row in rows],
-            [row.sentinel_ns / speed.beside_ns[row.beside] if row.beside else speed.slowdown(row) for row in rows],
+            list(map(speed.slowdown, rows)),
         )
 
 
@@ -312,7 +312,9 @@ class Workshop:
         return measured
 
     def settled(self, networks: Sequence[NetworkFile], table: LatencyTable) -> MeasuredNetworks:
-        """Measure networks so few that a session is over in a moment until the machine is as fast as for the table."""
+        """Measure networks so few that a session is over in a moment: by themselves until the machine is as fast as for
+        the table, beside one at any speed.
+        """
         if not networks:
             return MeasuredNetworks([], [], [])
         with Bench(Host().find(), warn) as bench:

@@ -1,5 +1,7 @@
 """How benchmark_model measures a batch: rounds of shuffled visits, block by block, the sentinel before each round.
 
+A reading is a process like a visit, so that a round of some ten seconds has one alone.
+
 A visit is one process of the binary and gives one sample: the mean of all its runs, on the wall clock. The binary times
 each run in whole µs, so that only means say anything of short operators. A job that fails or hangs costs itself alone.
 It chooses no settings (`benchmark_model.py` does) and reads no output of the binary (`benchmark_output.py` does).

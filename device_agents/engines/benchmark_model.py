@@ -34,8 +34,9 @@ _SCRIPT = "edgekd_bench.sh"
 _BINARY = "benchmark_model"
 _ROUNDS = 3
 _BLOCK_SIZE = 32  # some 20 s of a phone's time: what a broken link can cost
-# A process of the binary costs a phone some 100 ms before its first run. By default a visit's two samples of 150 µs
-# become one of 50 ms, and the warm-up 20 ms, in which a sleeping CPU comes up to speed. Shorter settings scale alike.
+# A process of the binary costs a phone some 100 ms before its first run. A visit's two samples of 150 µs become one of
+# 50 ms (three, as for a table, one of 75 ms), and the warm-up 20 ms, in which a sleeping CPU comes up to speed. Shorter
+# settings scale alike.
 _LONGER = 50_000 / (2 * 150)
 _WARMUP_LONGER = 20
 _LOCK_AGAIN_S = 1.0

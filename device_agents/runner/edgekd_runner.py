@@ -69,7 +69,7 @@ SENTINEL_START_NS = 50_000_000  # a block begins with so long a look for its bes
 # block before a clock may lack so much, as a whole package warms up.
 UNDISTURBED = 1.07
 USUAL = 1.1
-# It is read before each round, and between visits so often, but for slow devices: so many times as rare as it is long.
+# It is read before rounds, and between visits so often, but for slow devices: so many times as rare as it is long.
 LOOK_EVERY_NS = 10_000_000
 LOOK_LENGTHS = 30
 # Where a network is the sentinel every visit is compared with its last reading, which must not be of another moment.
@@ -693,7 +693,7 @@ class Batch:
     def limited(self, job_id: str, phase: str, spent_s: dict[str, float], tell: Callable[..., None]) -> Iterator[None]:
         """Announce a risky step and let the kernel end this process when the job's time is up.
 
-        What is sent wakes the host, and tells it that we are alive: the sentinel before each round, and loading.
+        What is sent wakes the host, and tells it that we are alive: the sentinel before rounds, and loading.
         SIGALRM keeps its default action, so that the limit holds inside native code that never returns to Python.
         """
         tell(type="start", job=job_id, phase=phase)

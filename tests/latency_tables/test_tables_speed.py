@@ -54,7 +54,17 @@ def test_a_network_is_told_by_the_one_beside_it_whatever_others_do(states: list[
     network = beside("x", 3_000_000, states)
     assert network.times_beside == pytest.approx(1.5, rel=1e-5)
     assert Speed(40_000, {"other": 1_800_000}).quiet_ms(network) == pytest.approx(2.7, rel=1e-5)
-    assert Speed(40_000, {"other": 1_800_000}).slowdown(network) == 1.0
+
+
+def test_what_a_network_tells_is_not_measured_again() -> None:
+    """However slow the machine was, which is told all the same; by the micro-model alone it is measured again."""
+    speed = Speed(40_000, {"other": 1_800_000})
+    network = beside("x", 3_000_000, [1.5], sentinel_ns=2_700_000)
+    assert speed.slowdown(network) == pytest.approx(1.5)
+    assert not speed.is_slow(network)
+    assert speed.is_slow(measurement("x", sentinel_ns=60_000))
+    assert not speed.is_slow(measurement("x", sentinel_ns=40_000))
+    assert Speed(40_000).slowdown(network) == 1.0
 
 
 def test_what_is_measured_until_it_settles_is_read_as_it_is() -> None:

@@ -28,7 +28,7 @@ static const double SENTINEL_START_S = 0.05;
  * block before a clock may lack so much, as a whole package warms up. */
 static const double UNDISTURBED = 1.07;
 static const double USUAL = 1.1;
-/* It is read before each round, and between visits so often, but for slow devices: so many times as rare as it is long. */
+/* It is read before rounds, and between visits so often, but for slow devices: so many times as rare as it is long. */
 static const double LOOK_EVERY_NS = 10000000;
 static const double LOOK_LENGTHS = 30;
 /* Where a network is the sentinel every visit is compared with its last reading, which must not be of another moment. */

@@ -7,6 +7,7 @@ write files (store.py) and does not predict (predictor.py). Operators are op_spe
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ from latency_tables.op_spec import OpSpec
 # Where the wall shows so many times as much as the clock, beside what is usual, the wall tells how long a run took.
 _STOLEN = 1.05
 THROTTLED, CONTENDED = "throttled", "contended"  # flags of a measurement
+# A visit was on a calm machine where the network beside it took what it usually takes, give or take this factor: on a
+# calm machine its readings scatter by 3 to 5 %, and neighbours slowed it by 30 to 70 % at once.
+_CALM = 1.1
+_CALM_VISITS = 3  # one may be the moment before others come
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Measurement:
     @property
     def quiet_ms(self) -> float:
         """Give the fastest sample in ms: the time on an undisturbed machine. What a network beside it tells is read by
-        `times_beside` instead.
+        `ms_beside` instead.
 
         What others do to shared caches, sibling threads and clocks only ever adds to a CPU time, and on a busy machine
         it adds to most samples, so their median says more about the neighbours than about the model. Every sample is
@@ -95,15 +100,38 @@ class Measurement:
     def times_beside(self) -> float:
         """Say how many times what the network beside it takes this does, 0 where it was measured beside none.
 
-        Others who use a machine slow networks of one kind alike, and the operators that they are made of on average, at
-        any moment: where the fastest samples of two sessions are 15 % apart, this is 2 % (tools/study_sessions.py). A
-        visit's fastest sample is compared with what the other took before it, and the median of all visits counts.
+        A visit's fastest sample is compared with what the other took before it, and the median of all visits counts.
         """
         if not self.beside_ns:
             return 0.0
-        size = len(self.samples_ns) // len(self.beside_ns)
-        visits = (min(self.samples_ns[first : first + size]) for first in range(0, len(self.samples_ns), size))
-        return statistics.median(ns / beside_ns for ns, beside_ns in zip(visits, self.beside_ns, strict=True))
+        size = _visit_size(self)
+        fastest_ns = [min(self.samples_ns[first : first + size]) for first in range(0, len(self.samples_ns), size)]
+        return statistics.median(ns / beside_ns for ns, beside_ns in zip(fastest_ns, self.beside_ns, strict=True))
+
+    def is_calm(self, level_ns: int) -> bool:
+        """Tell whether enough visits were on a calm machine, where the network beside it takes `level_ns`."""
+        return self._calm_visits(level_ns).count(True) >= min(_CALM_VISITS, len(self.beside_ns))
+
+    def ms_beside(self, level_ns: int) -> float:
+        """Give what it takes in ms on a machine on which the network beside it takes `level_ns`.
+
+        The visits on a calm machine tell it by their fastest sample, as `quiet_ms` does. Others who share a core or its
+        memory slow networks alike, and single operators from hardly to twice as much as networks: where there was no
+        calm, `times_beside` tells it, well of networks, and of an operator to some 20 %.
+        """
+        if not self.is_calm(level_ns):
+            return self.times_beside * level_ns / 1e6
+        calm, size = self._calm_visits(level_ns), _visit_size(self)
+        is_in = [is_calm for is_calm in calm for _ in range(size)]
+        samples_ns, wall_samples_ns = (
+            tuple(itertools.compress(samples, is_in)) for samples in (self.samples_ns, self.wall_samples_ns)
+        )
+        return dataclasses.replace(
+            self, samples_ns=samples_ns, wall_samples_ns=wall_samples_ns, beside="", beside_ns=()
+        ).quiet_ms
+
+    def _calm_visits(self, level_ns: int) -> list[bool]:
+        return [level_ns / _CALM <= ns <= _CALM * level_ns for ns in self.beside_ns]
 
     @property
     def median_ms(self) -> float:

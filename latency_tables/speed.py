@@ -3,8 +3,8 @@
 A clock that is held down or boosted changes the sentinel, a fixed small model, and other operators by one factor: seen
 for factors of 0.91 to 1.14, give or take 3 %. What was measured on a slow clock is measured again (builder.py); what
 stays at another speed is scaled here. Time that goes to memory does not follow the clock, and is scaled too much.
-What was measured beside a network is told by how many times its time it takes, visit by visit: what neighbours do slows
-both as much. No measurement itself is changed.
+What was measured beside a network is read by the visits before which that took what it usually takes, or, where there
+are too few, by how many times its time it takes (schema.py). No measurement itself is changed.
 """
 
 from __future__ import annotations
@@ -34,16 +34,19 @@ class Speed:
         return measurement.sentinel_ns / usual_ns if measurement.sentinel_ns and usual_ns else 1.0
 
     def is_slow(self, measurement: Measurement) -> bool:
-        """Tell whether measuring again tells more, which a network beside it makes needless at any speed."""
-        return not measurement.beside_ns and self.slowdown(measurement) > SLOW
+        """Tell whether measuring again may tell more: beside a network where too few visits were on a calm machine."""
+        if measurement.beside_ns:
+            level_ns = self.beside_ns.get(measurement.beside)
+            return level_ns is not None and not measurement.is_calm(level_ns)
+        return self.slowdown(measurement) > SLOW
 
     def quiet_ms(self, measurement: Measurement) -> float:
         """Give `Measurement.quiet_ms` as of the usual speed.
 
         Less than SLOW off is the sentinel's own scatter, for which no time is changed.
         """
-        if times := measurement.times_beside:
-            return times * self.beside_ns.get(measurement.beside, measurement.sentinel_ns) / 1e6
+        if measurement.beside_ns:
+            return measurement.ms_beside(self.beside_ns.get(measurement.beside, measurement.sentinel_ns))
         slowdown = self.slowdown(measurement)
         is_believed = _MOST_BOOSTED <= slowdown < 1 / SLOW or slowdown > SLOW
         return measurement.quiet_ms / (slowdown if is_believed else 1.0)

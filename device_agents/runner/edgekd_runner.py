@@ -76,8 +76,12 @@ LOOK_LENGTHS = 30
 PAIRED_LOOK_LENGTHS = 3
 # A reading that takes longer, as of a network on a slow board, serves short rounds together, by the same measure.
 LONG_READING_NS = 200_000_000
-# An operator's error is one of some fifty in a network: it may be so many times a network's. Such a part of the rounds
-# is all that it has, and what a network has at least: the scatter of few visits says little, and a moment is no mean.
+# Beside a network a visit counts where its reading is within this factor of the block's best: on a calm machine they
+# scatter by less, and where others slow it down, they slow each operator by a factor of its own.
+CALM = 1.15
+# A network's error is whole, an operator's one of some fifty: a network needs so many times as many visits that count,
+# and an operator has at most such a part of the rounds. Twelve told networks as well as forty did.
+NETWORK_VISITS = 2
 OP_PART = 4
 # By the share of disturbed readings so many visits are wanted that all of them are disturbed with this chance only, if
 # visits were so as often as readings and each for itself; longer ones are more often, which `patience` stands for.
@@ -104,11 +108,17 @@ LOOP_MARGIN = 1.1
 # Before each visit a model is run once, and once more for each megabyte, so often and so long at most; the rest of the
 # way shows in its samples, of which the fastest count.
 SETTLE_RUNS = 4
+SETTLE_SHIFT = 20  # a run for each 2²⁰ bytes
 SETTLE_NS = 20_000_000
-# Beside a network visits are short, and a reading of it is taken as a visit is: what is compared has to be near in
-# time, and as warm. Three sessions agreed on ten networks to .7 % by three samples after two runs, and to 2.4 % by
-# eight after five, in twice the time.
-PAIRED_SETTLE_RUNS = 1
+# A network that is read beside others drives out of the caches what they had there. After one of 5 MB int8 networks
+# took 8 to 42 % longer in their first run, 1 to 14 % in their third, and what they take for good from the sixth to the
+# eighth on; after one of 17 MB those of float32 28 to 85 %, 13 to 45 %, and from the tenth to the twentieth. Whoever
+# runs a network again and again sees the last. So each of their megabytes stands for more runs; the network itself is
+# only compared with itself, and has to be read soon.
+PAIRED_SETTLE_RUNS = 10
+PAIRED_SETTLE_SHIFT = 17  # a run for each 2¹⁷ bytes
+PAIRED_SETTLE_NS = 40_000_000
+SENTINEL_SETTLE_RUNS = 2
 # Of runs that take so long few are undisturbed from end to end on a busy machine, and a network's speaks for all
 # operators in it: where a visit is not compared with a network's it takes so many times as many samples of either.
 LONG_RUN_NS = 1_000_000
@@ -613,10 +623,10 @@ class Batch:
             return False
         if block.spent_s[candidate.job_id] >= min(self.settings["enough_s"], self.settings["time_limit_s"] / 2):
             return True
+        if self.is_paired:
+            return self.is_told(candidate, block)
         times = [self.on_clock(cpu, wall) for cpu, wall in taken]
         visits = [min(times[first : first + size]) for first in range(0, len(times), size)]
-        if self.is_paired:
-            return self.is_told(candidate, visits, block.beside_ns[candidate.job_id])
         return self.agrees(candidate, visits, block)
 
     def agrees(self, candidate: Candidate, visits: list[float], block: Block) -> bool:
@@ -633,22 +643,13 @@ class Batch:
         agree = len(best) == AGREEING_VISITS and best[-1] <= best[0] * (1 + self.settings["agreement"])
         return agree or len(visits) >= rounds
 
-    def is_told(self, candidate: Candidate, visits: list[float], beside_ns: list[int]) -> bool:
-        """Tell whether it is known well enough how many times its sentinel's time a job takes: by the standard error of
-        the mean of the logarithms, whatever the machine does to both.
-        """
-        rounds = int(self.settings["rounds"])
-        share = max(rounds // OP_PART, int(self.settings["least_rounds"]))
-        part, least, most = (1, share, rounds) if candidate.takes_patience else (OP_PART, 0, share)
-        if len(visits) >= min(most, rounds):
-            return True
-        if len(visits) < least:
-            return False
-        # a clock that loses time may lose all of a sample's
-        pairs = zip(visits, beside_ns)  # noqa: B905 — strict= came with Python 3.10
-        times = [math.log(max(1, ns) / beside) for ns, beside in pairs]
-        wanted = part * self.settings["agreement"]
-        return len(times) > 1 and statistics.stdev(times) <= wanted * math.sqrt(len(times))
+    def is_told(self, candidate: Candidate, block: Block) -> bool:
+        """Tell whether enough visits were on a calm machine, by the readings before them, or no more are due."""
+        rounds, least = int(self.settings["rounds"]), int(self.settings["least_rounds"])
+        readings_ns = block.beside_ns[candidate.job_id]
+        calm = sum(ns <= CALM * block.best_ns for ns in readings_ns)
+        wanted, most = (NETWORK_VISITS * least, rounds) if candidate.takes_patience else (least, rounds // OP_PART)
+        return calm >= wanted or len(readings_ns) >= min(max(most, wanted), rounds)
 
     def switches(self) -> int:
         """Count the involuntary switches so far, where the clock cannot tell of them: `is_contended` asks only then."""
@@ -664,7 +665,7 @@ class Batch:
                 block.best_ns = self.best_for_a_while(sentinel)
             began_ns = time.perf_counter_ns()
             if self.is_paired:
-                sample(sentinel.invoke, settling_runs(sentinel, is_paired=True))
+                sample(sentinel.invoke, SENTINEL_SETTLE_RUNS)
             samples = sentinel.visit_samples if self.is_paired else SENTINEL_SAMPLES
             ns = min(self.sample_sentinel(sentinel) for _ in range(samples))
             now_ns = time.perf_counter_ns()
@@ -744,8 +745,9 @@ class Batch:
 
 def settling_runs(candidate: Candidate, *, is_paired: bool) -> int:
     """Say how often a model is run before a visit, for the job before it left the caches to itself."""
-    runs = PAIRED_SETTLE_RUNS if is_paired else SETTLE_RUNS
-    large = min(runs, candidate.size_bytes >> 20, SETTLE_NS // candidate.run_ns)
+    paired = PAIRED_SETTLE_RUNS, PAIRED_SETTLE_SHIFT, PAIRED_SETTLE_NS
+    runs, shift, most_ns = paired if is_paired else (SETTLE_RUNS, SETTLE_SHIFT, SETTLE_NS)
+    large = min(runs, candidate.size_bytes >> shift, most_ns // candidate.run_ns)
     return max(candidate.loops // 4, 1 + large)
 
 

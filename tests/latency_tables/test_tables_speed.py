@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,18 +52,53 @@ def beside(name: str, ns: int, states: list[float], **changes: object) -> Measur
 
 @given(st.lists(st.floats(1, 5), min_size=1, max_size=40))
 def test_a_network_is_told_by_the_one_beside_it_whatever_others_do(states: list[float]) -> None:
-    """It takes so many times what that one takes at the table's speed, which no session's own speed changes."""
-    network = beside("x", 3_000_000, states)
-    assert network.times_beside == pytest.approx(1.5, rel=1e-5)
-    assert Speed(40_000, {"other": 1_800_000}).quiet_ms(network) == pytest.approx(2.7, rel=1e-5)
+    """It takes so many times what that one takes, which no session's own speed changes."""
+    assert beside("x", 3_000_000, states).times_beside == pytest.approx(1.5, rel=1e-5)
 
 
-def test_what_a_network_tells_is_not_measured_again() -> None:
-    """However slow the machine was, which is told all the same; by the micro-model alone it is measured again."""
+@pytest.mark.parametrize(
+    ("states", "ms"),
+    [
+        ([1.0, 1.0, 1.05, 1.7], 3.0),
+        ([1.0, 1.7, 1.7, 1.7], 3.0),
+        ([1.0, 1.0], 3.0),
+        ([1.3, 1.3, 1.3, 1.3], 3.0),
+        ([0.8, 0.8, 0.8, 0.8], 3.0),
+    ],
+    ids=["mostly calm", "calm once", "few visits", "slow", "boosted"],
+)
+def test_one_factor_on_a_network_and_what_is_beside_it_is_taken_back(states: list[float], ms: float) -> None:
+    """Whether visits were on a calm machine or on none."""
+    assert Speed(40_000, {"other": 2_000_000}).quiet_ms(beside("x", 3_000_000, states)) == pytest.approx(ms, rel=1e-5)
+
+
+def test_what_others_slow_otherwise_is_told_by_the_visits_on_a_calm_machine() -> None:
+    """An operator that they do not slow at all would seem faster by all that they slow the network beside it."""
+    speed, others = Speed(40_000, {"other": 2_000_000}), (2_000_000, 3_400_000, 2_100_000, 3_400_000, 2_050_000)
+    samples = (1_000_000, 990_000, 1_030_000, 980_000, 1_010_000)
+    op = measurement("x", samples_ns=samples, wall_samples_ns=samples, beside="other", beside_ns=others)
+    assert speed.quiet_ms(op) == 1.0
+    assert not speed.is_slow(op)
+    only_slow = replace(op, beside_ns=(3_400_000,) * 5)
+    assert speed.is_slow(only_slow)
+    assert speed.quiet_ms(only_slow) == pytest.approx(1.0 * 2.0 / 3.4)
+
+
+def test_a_calm_sample_that_lost_time_counts_by_the_wall() -> None:
+    """A thread's clock may leave out time that the model ran; beside a network as without one."""
+    samples, wall = (1_000_000, 600_000, 1_010_000), (1_000_000, 1_020_000, 1_010_000)
+    op = measurement("x", samples_ns=samples, wall_samples_ns=wall, beside="other", beside_ns=(2_000_000,) * 3)
+    assert Speed(40_000, {"other": 2_000_000}).quiet_ms(op) == 1.0
+
+
+def test_what_had_no_calm_may_be_measured_again() -> None:
+    """Where it is known what calm is: of a network by the table, of the micro-model by what it usually takes."""
     speed = Speed(40_000, {"other": 1_800_000})
     network = beside("x", 3_000_000, [1.5], sentinel_ns=2_700_000)
     assert speed.slowdown(network) == pytest.approx(1.5)
-    assert not speed.is_slow(network)
+    assert speed.is_slow(network)
+    assert not speed.is_slow(beside("x", 3_000_000, [0.9, 1.5, 0.9, 0.95]))
+    assert not Speed(40_000).is_slow(network)
     assert speed.is_slow(measurement("x", sentinel_ns=60_000))
     assert not speed.is_slow(measurement("x", sentinel_ns=40_000))
     assert Speed(40_000).slowdown(network) == 1.0
@@ -70,7 +107,7 @@ def test_what_a_network_tells_is_not_measured_again() -> None:
 def test_what_is_measured_until_it_settles_is_read_as_it_is() -> None:
     """Unless a network beside it tells what it takes at the usual speed."""
     speed = Speed(40_000, {"other": 1_800_000})
-    assert speed.settled_ms(beside("x", 3_000_000, [1.0, 2.0])) == pytest.approx(2.7, rel=1e-5)
+    assert speed.settled_ms(beside("x", 3_000_000, [1.5, 2.0])) == pytest.approx(2.7, rel=1e-5)
     assert speed.settled_ms(measurement("x", 1_000_000, sentinel_ns=60_000)) == 1.0
 
 

@@ -173,9 +173,9 @@ static size_t go_round(Batch *batch, Candidate **visits)
         int64_t beside_ns = batch->readings > 0 ? (int64_t)fmax(1, round(batch->last_ns)) : 0;
         candidate_visit(&batch->bench, visits[i], beside_ns);
     }
-    double wanted = visits_wanted(batch);
+    Seen seen = {batch->best_ns, visits_wanted(batch)};
     for (size_t i = 0; i < count; i++)
-        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], wanted);
+        visits[i]->is_done = candidate_had_enough(&batch->bench, visits[i], seen);
     for (size_t i = 0; i < batch->count; i++)
         done += batch->candidates[i]->is_done;
     return done;

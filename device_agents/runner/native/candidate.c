@@ -17,10 +17,15 @@ static const double LOOP_MARGIN = 1.1;
    Before each visit a model is run once, and once more for each megabyte, so often and so long at most; the rest of the
    way shows in its samples, of which the fastest count. */
 static const int64_t SETTLE_RUNS = 4;
+static const int64_t SETTLE_SHIFT = 20; /* a run for each 2^20 bytes */
 static const double SETTLE_NS = 20e6;
-/* Beside a network visits are short, and a reading of it is taken as a visit is: what is compared has to be near in time,
- * and as warm. */
-static const int64_t PAIRED_SETTLE_RUNS = 1;
+/* A network that is read beside others drives out of the caches what they had there, and they take up to twenty runs to
+ * be as fast again as they are for good: each of their megabytes stands for more runs. The network itself is only compared
+ * with itself, and has to be read soon. */
+static const int64_t PAIRED_SETTLE_RUNS = 10;
+static const int64_t PAIRED_SETTLE_SHIFT = 17;
+static const double PAIRED_SETTLE_NS = 40e6;
+static const int64_t SENTINEL_SETTLE_RUNS = 2;
 /* Of runs that take so long few are undisturbed from end to end on a busy machine. */
 static const double LONG_RUN_NS = 1000000;
 /* A thread's clock leaves out what a hypervisor says that it took the CPU away for, and now and then that is too much: one
@@ -32,8 +37,12 @@ static const double STRETCH_STEP = 1.01;
 /* A reading, of which the faster counts: the first one warms the caches up. A network's is a visit. */
 enum { SENTINEL_SAMPLES = 2 };
 enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them chance */
-/* An operator's error is one of some fifty in a network: it may be so many times a network's. Such a part of the rounds
- * is all that it has, and what a network has at least: the scatter of few visits says little, and a moment is no mean. */
+/* Beside a network a visit counts where its reading is within this factor of the block's best: where others slow the
+ * machine down, they slow each operator by a factor of its own. */
+static const double CALM = 1.15;
+/* A network's error is whole, an operator's one of some fifty: a network needs so many times as many visits that count,
+ * and an operator has at most such a part of the rounds. */
+enum { NETWORK_VISITS = 2 };
 enum { OP_PART = 4 };
 
 /* --- samples --- */
@@ -59,9 +68,11 @@ static int64_t smaller(int64_t a, int64_t b)
 /* Say how often a model is run before a visit, for the job before it left the caches to itself. */
 static int64_t settling_runs(const Bench *bench, const Candidate *candidate)
 {
-    int64_t runs = bench->is_paired ? PAIRED_SETTLE_RUNS : SETTLE_RUNS;
-    int64_t large = smaller(runs, (int64_t)(candidate->size_bytes >> 20));
-    large = 1 + smaller(large, (int64_t)(SETTLE_NS / fmax(1, candidate->run_ns)));
+    bool is_paired = bench->is_paired;
+    int64_t runs = is_paired ? PAIRED_SETTLE_RUNS : SETTLE_RUNS;
+    int64_t shift = is_paired ? PAIRED_SETTLE_SHIFT : SETTLE_SHIFT;
+    int64_t large = smaller(runs, (int64_t)(candidate->size_bytes >> shift));
+    large = 1 + smaller(large, (int64_t)((is_paired ? PAIRED_SETTLE_NS : SETTLE_NS) / fmax(1, candidate->run_ns)));
     return candidate->loops / 4 > large ? candidate->loops / 4 : large;
 }
 
@@ -269,30 +280,19 @@ static void find_best(const Bench *bench, const Candidate *candidate, double bes
     }
 }
 
-/* Tell whether it is known well enough how many times its sentinel's time a job takes: by the standard error of the mean
- * of the logarithms, whatever the machine does to both. */
-static bool is_told(const Bench *bench, const Candidate *candidate)
+/* Tell whether enough visits were on a calm machine, as told by the readings before them, or no more are due. */
+static bool is_told(const Bench *bench, const Candidate *candidate, double best_ns)
 {
-    const Settings *settings = bench->settings;
-    double visits = (double)candidate->visits, sum = 0, squares = 0, rounds = (double)settings->rounds;
-    double share = fmax(floor(rounds / OP_PART), (double)settings->least_rounds);
-    if (visits >= fmin(rounds, candidate->takes_patience ? rounds : share)) /* there is room for all rounds at most */
-        return true;
-    if (candidate->takes_patience && visits < share)
-        return false;
-    for (size_t i = 0; i < candidate->visits; i++) {
-        if (candidate->beside_ns[i] == 0) /* the sentinel could not be read, and nothing can be told */
-            return false;
-        /* a clock that loses time may lose all of a sample's */
-        double times = log(fmax(1, visit_ns(bench, candidate, i)) / (double)candidate->beside_ns[i]);
-        sum += times;
-        squares += times * times;
-    }
-    double variance = fmax(0, squares - sum * sum / visits) / (visits - 1);
-    return visits > 1 && sqrt(variance / visits) <= (candidate->takes_patience ? 1 : OP_PART) * settings->agreement;
+    size_t rounds = (size_t)bench->settings->rounds, least = (size_t)bench->settings->least_rounds, calm = 0;
+    size_t wanted = candidate->takes_patience ? NETWORK_VISITS * least : least;
+    size_t most = candidate->takes_patience ? rounds : rounds / OP_PART;
+    most = most > wanted ? most : wanted;
+    for (size_t i = 0; i < candidate->visits; i++)
+        calm += candidate->beside_ns[i] > 0 && (double)candidate->beside_ns[i] <= CALM * best_ns;
+    return calm >= wanted || candidate->visits >= (most < rounds ? most : rounds);
 }
 
-bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double visits_wanted)
+bool candidate_had_enough(const Bench *bench, const Candidate *candidate, Seen seen)
 {
     const Settings *settings = bench->settings;
     if (candidate->status != 0)
@@ -303,9 +303,9 @@ bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double
     if (candidate->spent_s >= fmin(settings->enough_s, settings->time_limit_s / 2))
         return true;
     if (bench->is_paired)
-        return is_told(bench, candidate);
+        return is_told(bench, candidate, seen.best_ns);
     double patience = candidate->takes_patience ? settings->patience : 1;
-    if ((double)visits < fmin(visits_wanted * patience, (double)rounds))
+    if ((double)visits < fmin(seen.visits_wanted * patience, (double)rounds))
         return false;
     double best_ns[AGREEING_VISITS];
     find_best(bench, candidate, best_ns);
@@ -333,7 +333,7 @@ double candidate_fastest_ns(const Bench *bench, Candidate *candidate, Look look,
         *best_ns = faster_ns(bench, candidate, *best_ns);
     Sample ignored;
     if (bench->is_paired)
-        take_sample(&candidate->model, settling_runs(bench, candidate), &ignored);
+        take_sample(&candidate->model, SENTINEL_SETTLE_RUNS, &ignored);
     size_t samples = bench->is_paired ? candidate->visit_samples : SENTINEL_SAMPLES;
     for (size_t i = 0; i < samples; i++)
         fastest_ns = faster_ns(bench, candidate, fastest_ns);

@@ -85,11 +85,16 @@ Candidate *candidate_load(const Bench *bench, const Job *job, const char *phase,
 void candidate_free(Candidate *candidate);
 /* Take the samples of one job in one round, and keep what the sentinel took last before. */
 void candidate_visit(const Bench *bench, Candidate *candidate, int64_t beside_ns);
+/* What was seen of the machine in a block: what the sentinel took at best, and how many visits are wanted for it. */
+typedef struct {
+    double best_ns;
+    double visits_wanted;
+} Seen;
+
 /* Tell whether a job's visits say enough, or it has had its time, or it failed. Beside a network as sentinel they do when
- * they tell well how many times its time the job takes. Else the best of them have to agree, after as many as are wanted:
- * while others disturb the machine visits agree on what those leave it, and a long run needs many to be undisturbed from
- * end to end. */
-bool candidate_had_enough(const Bench *bench, const Candidate *candidate, double visits_wanted);
+ * enough were on a calm machine. Else the best of them have to agree, after as many as are wanted: while others disturb
+ * the machine visits agree on what those leave it, and a long run needs many to be undisturbed from end to end. */
+bool candidate_had_enough(const Bench *bench, const Candidate *candidate, Seen seen);
 /* Time a few samples and return the fastest single run in ns, or infinity. The fastest of those before lowers `best_ns`. */
 double candidate_fastest_ns(const Bench *bench, Candidate *candidate, Look look, double *best_ns);
 

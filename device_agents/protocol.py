@@ -69,13 +69,14 @@ class MeasureSettings:
     takes samples_per_round samples, LONG_VISIT times as many of a network and of a job whose runs take a millisecond. A
     job is visited in `least_rounds` at least and `rounds` at most; in between it is done once its three best visits
     agree within the share `agreement`, or once it has had `enough_s`. Visits agree also on what others leave of a
-    disturbed machine: how often its sentinel is slow tells how many visits are wanted before agreement counts, and of
-    jobs of long visits `patience` times as many, for few of their runs are undisturbed from end to end. Beside a
-    network as sentinel no visit is longer, and a job is done once the standard error of how many times its time it
-    takes is below `agreement`; a short operator at 4 times that, or a 4th of the `rounds`, which others have at least.
-    An engine may keep to fewer rounds, and to samples_per_round for every job. cpu_mask pins the runner (bit n is CPU
-    n). time_limit_s bounds a job's loading with its warm-up, and again all its rounds together. sentinel_job_id names
-    the job that is also measured before rounds and now and then in one; None takes the first of the batch.
+    disturbed machine: how often its sentinel is slow tells how many visits are wanted before agreement counts, and
+    of jobs of long visits `patience` times as many, for few of their runs are undisturbed from end to end. Beside a
+    network as sentinel no visit is longer, and a job is done once so many visits were on a calm machine, as that
+    one's readings tell: a short operator after `least_rounds`, or a 4th of the `rounds`, others after twice as
+    many. An engine may keep to fewer rounds, and to samples_per_round for every job. cpu_mask pins the runner (bit
+    n is CPU n). time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
+    sentinel_job_id names the job that is also measured before rounds and now and then in one; None takes the first
+    of the batch.
     """
 
     threads: int = 1

@@ -115,9 +115,9 @@ SETTLE_NS = 20_000_000
 # eighth on; after one of 17 MB those of float32 28 to 85 %, 13 to 45 %, and from the tenth to the twentieth. Whoever
 # runs a network again and again sees the last. So each of their megabytes stands for more runs; the network itself is
 # only compared with itself, and has to be read soon.
-PAIRED_SETTLE_RUNS = 10
+PAIRED_SETTLE_RUNS = 16
 PAIRED_SETTLE_SHIFT = 17  # a run for each 2¹⁷ bytes
-PAIRED_SETTLE_NS = 40_000_000
+PAIRED_SETTLE_NS = 160_000_000
 SENTINEL_SETTLE_RUNS = 2
 # Of runs that take so long few are undisturbed from end to end on a busy machine, and a network's speaks for all
 # operators in it: where a visit is not compared with a network's it takes so many times as many samples of either.

@@ -22,9 +22,9 @@ static const double SETTLE_NS = 20e6;
 /* A network that is read beside others drives out of the caches what they had there, and they take up to twenty runs to
  * be as fast again as they are for good: each of their megabytes stands for more runs. The network itself is only compared
  * with itself, and has to be read soon. */
-static const int64_t PAIRED_SETTLE_RUNS = 10;
+static const int64_t PAIRED_SETTLE_RUNS = 16;
 static const int64_t PAIRED_SETTLE_SHIFT = 17;
-static const double PAIRED_SETTLE_NS = 40e6;
+static const double PAIRED_SETTLE_NS = 160e6;
 static const int64_t SENTINEL_SETTLE_RUNS = 2;
 /* Of runs that take so long few are undisturbed from end to end on a busy machine. */
 static const double LONG_RUN_NS = 1000000;

@@ -15,12 +15,18 @@ from edgekd.bench import Bench, Model
 from latency_tables.op_spec import OpSpec
 
 NODE_RUNS = 50  # times come in whole microseconds, which a mean over so many makes finer
+_KERNELS = ("xnnpack", "builtin")  # the delegate's, and the runtime's own for what that does not take
 LEAST_READ = 0.5  # share of the networks and operators that must be known in context for a mix to speak of it
 
 
 def nodes_of(bench: Bench, model: Model) -> list[Node]:
-    """Profile a network inside the runtime; what only holds its nodes together is left out."""
-    return [node for node in bench.nodes(model, NODE_RUNS) if node.kind == "xnnpack"]
+    """Profile a network inside the runtime; what holds its nodes together, or is none of its file's, is left out."""
+    return [node for node in bench.nodes(model, NODE_RUNS) if node.kind in _KERNELS and not _is_added(node)]
+
+
+def _is_added(node: Node) -> bool:
+    """Tell whether the delegate put a node there itself: before a fully connected operator, to flatten its input."""
+    return node.name.startswith("Static Reshape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,9 @@ class FakeBench(HeldDevice):
 
     def nodes(self, model: Model, runs: int) -> tuple[Node, ...]:
         told = [*operators_ns(model.content), *[7] * self.odd_nodes]
-        inside = [Node("op", "xnnpack", ns, runs) for ns in told]
-        return (Node("TfLiteXNNPackDelegate", "delegate", sum(told), runs), *inside)
+        inside = [Node("op", ("xnnpack", "builtin")[place % 2], ns, runs) for place, ns in enumerate(told)]
+        added = Node("Static Reshape (NC)", "xnnpack", 1, runs)
+        return (Node("TfLiteXNNPackDelegate", "delegate", sum(told), runs), added, *inside)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 How anything is measured is the caller's: it gives a `measure` function. Every measurement is in the file before the
 next is asked for, so a killed build goes on where it was. What was measured while the machine was slow, told by the
-micro-model beside it, or held down, told by its flags, is measured again; what stays slow is read as speed.py says.
+sentinel beside it, or held down, told by its flags, is measured again; what stays slow is read as speed.py says.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Measurement:
 
     def is_calm(self, level_ns: int) -> bool:
         """Tell whether enough visits were on a calm machine, where the network beside it takes `level_ns`."""
-        return self._calm_visits(level_ns).count(True) >= min(_CALM_VISITS, len(self.beside_ns))
+        return _is_enough(self._calm_visits(level_ns))
 
     def ms_beside(self, level_ns: int) -> float:
         """Give what it takes in ms on a machine on which the network beside it takes `level_ns`.
@@ -119,10 +119,10 @@ class Measurement:
         memory slow networks alike, and single operators from hardly to twice as much as networks: where there was no
         calm, `times_beside` tells it, well of networks, and of an operator to some 20 %.
         """
-        if not self.is_calm(level_ns):
+        calm = self._calm_visits(level_ns)
+        if not _is_enough(calm):
             return self.times_beside * level_ns / 1e6
-        calm, size = self._calm_visits(level_ns), _visit_size(self)
-        is_in = [is_calm for is_calm in calm for _ in range(size)]
+        is_in = [is_calm for is_calm in calm for _ in range(_visit_size(self))]
         samples_ns, wall_samples_ns = (
             tuple(itertools.compress(samples, is_in)) for samples in (self.samples_ns, self.wall_samples_ns)
         )
@@ -142,6 +142,10 @@ class Measurement:
     def wall_median_ms(self) -> float:
         """Give the median of one inference on the wall clock, in ms."""
         return statistics.median(self.wall_samples_ns) / 1e6
+
+
+def _is_enough(calm: list[bool]) -> bool:
+    return sum(calm) >= min(_CALM_VISITS, len(calm))
 
 
 def _visit_size(measurement: Measurement) -> int:

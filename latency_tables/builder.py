@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms
+from latency_tables.fetching import Work
 from latency_tables.fitting import Fitting, Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
@@ -200,11 +201,8 @@ def _seen(table: LatencyTable, dtype: str, speed: Speed) -> tuple[list[Observati
 def observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: float, speed: Speed) -> Observation:
     """Sum up a network whose operators all have rows, at a machine's usual speed."""
     ops = [op for op in map(OpSpec.parse, network.op_keys) if not op.is_folded]
-    return Observation(
-        own_ms=tuple(own_ms(speed.quiet_ms(rows[op.key]), fixed_ms) for op in ops),
-        weights_mb=tuple(op.weight_bytes / 1e6 for op in ops),
-        measured_ms=speed.quiet_ms(network.measurement),
-    )
+    works = tuple(Work.of(op, own_ms(speed.quiet_ms(rows[op.key]), fixed_ms)) for op in ops)
+    return Observation(works, measured_ms=speed.quiet_ms(network.measurement))
 
 
 def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:

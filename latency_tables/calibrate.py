@@ -1,11 +1,13 @@
 """Fits what isolated rows miss: networks measured whole against the sums of their operators' rows.
 
-    network_ms ≈ scale · Σ (kept · row + near · (row³ + (weights/near rate)³)^⅓ + far · (row³ + (weights/far rate)³)^⅓)
+    network_ms ≈ scale · Σ (kept · row + near · fetched(near rate) + far · fetched(far rate))
                  + per_op_ms · operators + offset_ms
+    fetched(rate) = row - first + (first³ + (weights/rate)³)^⅓
 
-Every row has been freed of the fixed cost of one call of the runtime, which was measured by itself. Which shares of a
-network's weights are kept, come from near and come from far is fetching.py's, and how the coefficients are found is
-fitting.py's. The error kept beside the fit is that of leaving each network out in turn. No row is changed here.
+Here first is the part of a row's time in which an operator uses its weights for the first time. Every row has been
+freed of the fixed cost of one call of the runtime, which was measured by itself. Which shares of a network's weights
+are kept, come from near and come from far is fetching.py's, and how the coefficients are found is fitting.py's. The
+error kept beside the fit is that of leaving each network out in turn. No row is changed here.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latency_tables.errors import TooFewNetworks
-from latency_tables.fetching import Floats, Memory, fetched_ms, shares
+from latency_tables.fetching import Floats, Memory, Work, columns_of, fetched_ms, shares
 from latency_tables.fitting import Fitting, Observation
 
 TERMS = 5  # of an operator, see `Calibration.terms`
@@ -47,6 +49,7 @@ class Calibration:
     far_gb_per_s: float = 0.0  # at which they come from far where a network takes longer than kept_ms; 0: not seen
     kept_ms: float = 0.0  # for how long they stay near
     usual_sentinel_ns: int = 0  # times are read as of this speed, see speed.py; 0: as they were measured
+    rows_at_once: float = 0.0  # of a result, by a matrix product's kernel; weights come while it does the first; 0: all
 
     def __post_init__(self) -> None:
         """Raise ValueError for what would make times infinite, or less of slower operators and of more weights."""
@@ -60,6 +63,8 @@ class Calibration:
             raise ValueError(f"far_gb_per_s is {self.far_gb_per_s!r}, above fetch_gb_per_s {self.fetch_gb_per_s!r}")
         if not self.kept_mb >= 0:
             raise ValueError(f"kept_mb is {self.kept_mb!r}, not 0 or more")
+        if not self.rows_at_once >= 0:
+            raise ValueError(f"rows_at_once is {self.rows_at_once!r}, not 0 or more")
         if self.usual_sentinel_ns < 0:
             raise ValueError(f"usual_sentinel_ns is {self.usual_sentinel_ns!r}, not 0 or more")
         if bool(self.kept_ms) != bool(self.far_gb_per_s):
@@ -70,18 +75,21 @@ class Calibration:
     @property
     def memory(self) -> Memory:
         """Say where weights come from."""
-        return Memory(self.fetch_gb_per_s, self.kept_mb, self.far_gb_per_s, self.kept_ms or math.inf)
+        kept_ms = self.kept_ms or math.inf
+        return Memory(self.fetch_gb_per_s, self.kept_mb, self.far_gb_per_s, kept_ms, self.rows_at_once)
 
-    def terms(self, row_ms: float, weight_mb: float) -> Floats:
-        """Give (5,) of what an operator adds to the sums of `sum_ms`; `row_ms` is without the fixed cost, see `own_ms`.
+    def terms(self, work: Work) -> Floats:
+        """Give (5,) of what an operator adds to the sums of `sum_ms`.
 
         They are ms that it takes in any network, which may be below 0; ms that it takes besides where its weights come
         from near, and from far; megabytes of weights; and ms of its own.
         """
-        row, weights = np.array(row_ms), np.array(weight_mb)
-        near_ms, far_ms = (float(fetched_ms(row, weights, rate)) for rate in (self.fetch_gb_per_s, self.far_gb_per_s))
+        columns, row_ms = columns_of([work]), work.own_ms
+        near_ms, far_ms = (
+            float(fetched_ms(columns, rate, self.rows_at_once)[0]) for rate in (self.fetch_gb_per_s, self.far_gb_per_s)
+        )
         besides = self.scale * (near_ms - row_ms), self.scale * (far_ms - row_ms)
-        return np.array([self.scale * row_ms + self.per_op_ms, *besides, weight_mb, row_ms])
+        return np.array([self.scale * row_ms + self.per_op_ms, *besides, work.weight_mb, row_ms])
 
     def sum_ms(self, sums: Floats) -> Floats:
         """Predict networks, (...) ms, from (5, ...) sums of `terms`.
@@ -136,6 +144,7 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0, near_g
         kept_mb=found.memory.kept_mb,
         far_gb_per_s=found.memory.far_gb_per_s,
         kept_ms=found.memory.kept_ms if found.memory.far_gb_per_s else 0.0,
+        rows_at_once=found.memory.rows_at_once,
     )
 
 

@@ -3,7 +3,8 @@
 The weights of an operator measured alone stay in the caches nearest to the core. Those of a network come back in every
 run, all but what the core's own cache keeps: from a cache farther off, or from memory where others on the machine have
 turned that cache over since the run before, as they have for a network that takes long. An operator computes while its
-weights come: fetching costs little where it computes for longer, and else up to the whole of it.
+weights come: fetching costs little where it computes for longer, and else up to the whole of it. They all come while it
+computes its first few pixels, and are at hand for the others.
 
 These are the formulas alone; fitting.py finds out which rates a device's networks speak for.
 """
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from latency_tables.op_spec import OpSpec
+from latency_tables.shapes import output_shapes
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +38,30 @@ class Memory:
     kept_mb: float = 0.0  # of a network's weights, which that cache keeps
     far_gb_per_s: float = 0.0  # rate of what others have driven out since the run before; not above the near one
     kept_ms: float = math.inf  # after how long they have, with most of it; in sums of operators' own times
+    # rows of a matrix product's result that a kernel computes with each weight before it takes the next; 0: all
+    rows_at_once: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one operator does in a network: it computes, and waits for its weights meanwhile."""
+
+    own_ms: float  # with its weights at hand, without the fixed cost of a call
+    weight_mb: float
+    rows: int = 1  # of the matrix product that it is, which all take the same weights
+
+    @staticmethod
+    def of(op: OpSpec, own_ms: float) -> Work:
+        """Take its weights and their use from an operator."""
+        return Work(own_ms, op.weight_bytes / 1e6, _rows(op))
+
+
+def _rows(op: OpSpec) -> int:
+    """Count the pixels that a convolution gives; other operators with many weights take them for one row."""
+    try:
+        return max(1, math.prod(output_shapes(op)[0][:-1])) if op.kind == "conv_2d" else 1
+    except ValueError:  # of a foreign table's operator, whose shapes nobody has checked
+        return 1
 
 
 def shares(memories: Sequence[Memory], weight_mb: Floats, own_ms: Floats) -> tuple[Floats, Floats]:
@@ -49,9 +77,20 @@ def shares(memories: Sequence[Memory], weight_mb: Floats, own_ms: Floats) -> tup
     return exceeding * (1.0 - lost), exceeding * lost
 
 
-def fetched_ms(own_ms: Floats, weights_mb: Floats, gb_per_s: float) -> Floats:
-    """Give the times of operators whose weights come at a rate while they compute; megabytes by GB/s are ms."""
+def columns_of(works: Sequence[Work]) -> Floats:
+    """Give (3, N) of operators: their own ms, megabytes of weights, and rows."""
+    return np.array([(one.own_ms, one.weight_mb, one.rows) for one in works]).reshape(-1, 3).T
+
+
+def fetched_ms(columns: Floats, gb_per_s: float, rows_at_once: float) -> Floats:
+    """Give the (N,) times of operators whose weights come at a rate while they compute their first rows.
+
+    `columns` are those of `columns_of`, `rows_at_once` is that of `Memory`; megabytes by GB/s are ms.
+    """
+    own_ms: Floats = columns[0]
     if not gb_per_s:
         return own_ms
-    both: Floats = own_ms**_TOGETHER + (weights_mb / gb_per_s) ** _TOGETHER
-    return both ** (1 / _TOGETHER)
+    first_ms = own_ms * np.minimum(1.0, rows_at_once / columns[2]) if rows_at_once else own_ms
+    both: Floats = first_ms**_TOGETHER + (columns[1] / gb_per_s) ** _TOGETHER
+    fetched: Floats = own_ms - first_ms + both ** (1 / _TOGETHER)
+    return fetched

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.fetching import Floats, Memory, fetched_ms, shares
+from latency_tables.fetching import Floats, Memory, Work, columns_of, fetched_ms, shares
 
 _COEFFICIENTS = 3  # scale, per_op_ms, offset_ms
 # How much the networks weigh against what physics says is taken from how they scatter around a fit, within these limits
@@ -29,6 +29,7 @@ _SCALE_SPREAD = 0.3  # around 1: measured 3 to 10 % away, far more on a machine 
 _SPREADS, _SPREADS_WITHOUT_CALL = (0.012, 0.001), (0.3, 0.03)
 _OF_CALL = 0.2  # nothing is known better than to this share of a call's cost, which tiny networks are mostly made of
 _KEPT_MB = 1.0  # about a core's own cache, .5 to 2 MB; the fits of float32 and of int8 networks agree on it
+_ROWS_AT_ONCE = 12.0  # kernels for x86 and Arm do 4 to 16; 6, 12 and 24 fitted alike
 _STEP = 1.5  # of what is tried of far rates and of times
 _SMALLER_STEPS = (1.2, 1.08)  # of what is then tried around the best, one after the other
 # By so much for each parameter must the misfit fall before a kind of memory is believed, in units of what is left for
@@ -55,13 +56,14 @@ class _Kind:
         return list(by_near.values())[:_STARTS]
 
 
+_LIKELY = Memory(kept_mb=_KEPT_MB, rows_at_once=_ROWS_AT_ONCE)
 _NO_LIMIT = _Kind(0, (Memory(),), price=0)
 # from a small board's memory to a large chip's cache
-_NEAR = _Kind(1, tuple(Memory(2.0 ** (step / 5), _KEPT_MB) for step in range(-10, 36)), price=1)
+_NEAR = _Kind(1, tuple(replace(_LIKELY, near_gb_per_s=2.0 ** (step / 5)) for step in range(-10, 36)), price=1)
 _FAR = _Kind(
     3,
     tuple(
-        Memory(near, _KEPT_MB, far, kept_ms)
+        replace(_LIKELY, near_gb_per_s=near, far_gb_per_s=far, kept_ms=kept_ms)
         for near in (0.0, 2.5, 5.0, 10.0, 20.0, 40.0)
         for far in (0.25 * _STEP**step for step in range(12))
         for kept_ms in (0.3 * _STEP**step for step in range(13))
@@ -76,19 +78,18 @@ _KINDS = (_NO_LIMIT, _NEAR, _FAR)
 class Observation:
     """One network for the fit: its operators' times and weights, and what it measured."""
 
-    own_ms: tuple[float, ...]  # of each operator that costs something, freed of the fixed cost, see `own_ms`
-    weights_mb: tuple[float, ...]  # of each
+    works: tuple[Work, ...]  # of each operator that costs something
     measured_ms: float
 
     @property
     def rows_ms(self) -> float:
         """Give the sum of its rows."""
-        return sum(self.own_ms)
+        return sum(one.own_ms for one in self.works)
 
     @property
     def weight_mb(self) -> float:
         """Give the sum of its weights."""
-        return sum(self.weights_mb)
+        return sum(one.weight_mb for one in self.works)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +197,11 @@ def _around(memory: Memory, step: float) -> list[Memory]:
         (value / step, value, value * step) for value in (memory.near_gb_per_s, memory.far_gb_per_s, memory.kept_ms)
     ]
     near, far, kept_ms = (sorted(set(values)) for values in ways)  # 0 and ∞ stay what they are
-    around = itertools.starmap(Memory, itertools.product(near, [memory.kept_mb], far, kept_ms))
-    return [one for one in around if not one.near_gb_per_s or one.near_gb_per_s > one.far_gb_per_s]
+    return [
+        replace(memory, near_gb_per_s=near_gb_per_s, far_gb_per_s=far_gb_per_s, kept_ms=ms)
+        for near_gb_per_s, far_gb_per_s, ms in itertools.product(near, far, kept_ms)
+        if not near_gb_per_s or near_gb_per_s > far_gb_per_s
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,30 +211,30 @@ class _Sums:
     rows_ms: Floats
     weight_mb: Floats
     operators: Floats
-    networks: tuple[tuple[Floats, Floats], ...]  # ms and megabytes of each operator
-    fetched: dict[float, Floats] = field(default_factory=dict)  # by rate, as they are asked for
+    networks: tuple[Floats, ...]  # see `columns_of`
+    fetched: dict[tuple[float, float], Floats] = field(default_factory=dict)  # as they are asked for
 
     @staticmethod
     def of(observations: Sequence[Observation]) -> _Sums:
-        networks = tuple((np.array(one.own_ms), np.array(one.weights_mb)) for one in observations)
-        rows_ms, weight_mb = (np.array([float(part.sum()) for part in parts]) for parts in zip(*networks, strict=True))
-        return _Sums(rows_ms, weight_mb, np.array([float(len(one.own_ms)) for one in observations]), networks)
+        networks = tuple(columns_of(one.works) for one in observations)
+        rows_ms, weight_mb, _ = np.array([columns.sum(axis=1) for columns in networks]).T
+        return _Sums(rows_ms, weight_mb, np.array([float(len(one.works)) for one in observations]), networks)
 
     def features(self, memories: Sequence[Memory]) -> Floats:
         """Give (memories, networks, 3): the sum that the scale is of, the count of operators, and 1."""
         near, far = shares(memories, self.weight_mb, self.rows_ms)
-        from_near = np.stack([self._fetched_ms(one.near_gb_per_s) for one in memories])
-        from_far = np.stack([self._fetched_ms(one.far_gb_per_s) for one in memories])
+        from_near = np.stack([self._fetched_ms(one.near_gb_per_s, one.rows_at_once) for one in memories])
+        from_far = np.stack([self._fetched_ms(one.far_gb_per_s, one.rows_at_once) for one in memories])
         features = np.ones((*near.shape, _COEFFICIENTS))
         features[..., 0] = (1 - near - far) * self.rows_ms + near * from_near + far * from_far
         features[..., 1] = self.operators
         return features
 
-    def _fetched_ms(self, gb_per_s: float) -> Floats:
-        if gb_per_s not in self.fetched:
-            sums = [float(fetched_ms(own, weights, gb_per_s).sum()) for own, weights in self.networks]
-            self.fetched[gb_per_s] = np.array(sums)
-        return self.fetched[gb_per_s]
+    def _fetched_ms(self, gb_per_s: float, rows_at_once: float) -> Floats:
+        how = gb_per_s, rows_at_once
+        if how not in self.fetched:
+            self.fetched[how] = np.array([float(fetched_ms(columns, *how).sum()) for columns in self.networks])
+        return self.fetched[how]
 
 
 @dataclass(frozen=True, slots=True)

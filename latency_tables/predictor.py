@@ -19,7 +19,7 @@ from latency_tables.calibrate import TERMS, UNCALIBRATED_ERROR, Calibration, own
 from latency_tables.errors import NotCalibrated, OpNotInTable
 from latency_tables.estimate import Estimator
 from latency_tables.features import kind_of
-from latency_tables.fetching import Floats
+from latency_tables.fetching import Floats, Work
 from latency_tables.op_spec import OpSpec
 from latency_tables.reach import Extent, Reach
 from latency_tables.schema import Part, Prediction
@@ -130,7 +130,7 @@ class Predictor:
         return self._in_network(op, estimate.ms, estimate.how, estimate.relative_error)
 
     def _in_network(self, op: OpSpec, ms: float, how: str, relative_error: float) -> _Known:
-        terms = self.calibration.terms(ms, op.weight_bytes / 1e6)
+        terms = self.calibration.terms(Work.of(op, ms))
         terms.setflags(write=False)  # it is kept, and shown to others
         return _Known(terms, how, relative_error)
 

@@ -46,7 +46,7 @@ class Reach:
         """Look at a table's networks; None where it has none, and the interval tells all that is known."""
         networks, speed = usable_networks(table, dtype), Speed(fit.usual_sentinel_ns, table.beside_ns)
         seen = [observation(table.rows, network, fit.fixed_ms, speed) for network in networks]
-        extents = [Extent(one.rows_ms / max(1, len(one.own_ms)), one.weight_mb, one.rows_ms) for one in seen]
+        extents = [Extent(one.rows_ms / max(1, len(one.works)), one.weight_mb, one.rows_ms) for one in seen]
         if not extents:
             return None
         ops = map(OpSpec.parse, {key for network in networks for key in network.op_keys})

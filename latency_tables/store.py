@@ -34,12 +34,16 @@ from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 from latency_tables.speed import Speed
 
-FORMAT, VERSION = "edgekd-table", 7
+FORMAT, VERSION = "edgekd-table", 8
 _SEALED_SINCE = 3
 _FITTED_ALIKE_SINCE = 4  # calibrations before had other coefficients
-# Left out where they say nothing, so that tables of version 4 to 6 keep their hash.
-_SINCE_5, _SINCE_6 = ", far_gb_per_s=0.0, kept_ms=0.0", ", usual_sentinel_ns=0)"
-_SINCE_7 = ", beside='', beside_ns=())"
+# Left out where they say nothing, so that tables of version 4 to 7 keep their hash.
+_SILENT = (
+    (", rows_at_once=0.0)", ")"),
+    (", beside='', beside_ns=())", ")"),
+    (", usual_sentinel_ns=0)", ")"),
+    (", far_gb_per_s=0.0, kept_ms=0.0", ""),
+)
 _RARELY = 0.05
 _MAX_REASON = 500  # characters; a damaged line may be megabytes long
 
@@ -219,7 +223,9 @@ def table_sha256(table: LatencyTable) -> str:
     digest = hashlib.sha256(repr(table.key).encode())
     for part in (table.rows, table.networks, table.calibrations):
         for name in sorted(part):
-            text = repr((name, part[name])).replace(_SINCE_7, ")").replace(_SINCE_6, ")").replace(_SINCE_5, "")
+            text = repr((name, part[name]))
+            for silent, instead in _SILENT:
+                text = text.replace(silent, instead)
             digest.update(text.encode())
     return digest.hexdigest()
 

@@ -29,8 +29,9 @@ from study_context import Context, nodes_of
 from edgekd.bench import Bench, Model
 from edgekd.graph.micro import micro_model
 from latency_tables.builder import FIXED_COST_OPS, fixed_cost_ms
-from latency_tables.calibrate import Calibration, calibrate, own_ms, uncalibrated
+from latency_tables.calibrate import TERMS, Calibration, calibrate, own_ms, uncalibrated
 from latency_tables.errors import OpNotInTable
+from latency_tables.fetching import Work
 from latency_tables.fitting import Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.predictor import Predictor
@@ -162,16 +163,17 @@ def _least_squares(
 def _with_prior(known: Known, times: Times, count: int) -> Callable[[Sequence[OpSpec]], float]:
     """Fit as a table does."""
     pairs = zip(known.calibration[:count], known.calibration_ms[:count], strict=True)
-    observations = [
-        Observation(tuple(map(times, ops)), tuple(op.weight_bytes / 1e6 for op in ops), ms) for ops, ms in pairs
-    ]
+    observations = [Observation(_works(ops, times), ms) for ops, ms in pairs]
     fit = calibrate(observations, fixed_cost_ms(known.table, known.dtype, known.speed))
 
     def predicted_ms(ops: Sequence[OpSpec]) -> float:
-        weights_mb = [op.weight_bytes / 1e6 for op in ops]
-        return float(fit.sum_ms(np.array(list(map(fit.terms, map(times, ops), weights_mb))).sum(axis=0)))
+        return float(fit.sum_ms(sum(map(fit.terms, _works(ops, times)), np.zeros(TERMS))))
 
     return predicted_ms
+
+
+def _works(ops: Sequence[OpSpec], times: Times) -> tuple[Work, ...]:
+    return tuple(Work.of(op, times(op)) for op in ops)
 
 
 def _features(ops: Sequence[OpSpec], times: Times) -> Floats:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from latency_tables import fitting
 from latency_tables.calibrate import MIN_NETWORKS, Calibration, calibrate, own_ms, uncalibrated
+from latency_tables.fetching import Work
 from latency_tables.fitting import Observation
 
 pytestmark = pytest.mark.whole  # fits many tables
@@ -26,15 +27,14 @@ def observations(count: int, seed: int, coefficients: tuple[float, ...], noise: 
     for _ in range(count):
         rows_ms, operators, weight_mb = rng.uniform(0.2, 2.0), rng.randint(30, 90), rng.uniform(0.05, 20.0)
         exact = sum(c * x for c, x in zip(coefficients, (rows_ms, operators, 1.0), strict=True))
-        rows, weights = (rows_ms / operators,) * operators, (weight_mb / operators,) * operators
-        made.append(Observation(rows, weights, exact * (1 + rng.uniform(-noise, noise))))
+        works = (Work(rows_ms / operators, weight_mb / operators),) * operators
+        made.append(Observation(works, exact * (1 + rng.uniform(-noise, noise))))
     return made
 
 
 def error_of(fit: Calibration, one: Observation) -> float:
     """Give the relative error of what a fit says of a network."""
-    sums = np.array(list(map(fit.terms, one.own_ms, one.weights_mb))).sum(axis=0)
-    return abs(float(fit.sum_ms(sums)) / one.measured_ms - 1)
+    return abs(timed(fit, one).measured_ms / one.measured_ms - 1)
 
 
 @given(
@@ -75,12 +75,10 @@ def test_a_constant_that_scatter_hints_at_is_not_believed(noise: float) -> None:
 def test_tiny_networks_are_made_of_calls() -> None:
     """What an operator costs beside its row, and a network beside both, may be a share of the cost of a call."""
     data = [
-        dataclasses.replace(one, own_ms=tuple(ms / 100 for ms in one.own_ms))
+        dataclasses.replace(one, works=tuple(Work(w.own_ms / 100, w.weight_mb) for w in one.works))
         for one in observations(24, 1, (1.0, 0.0, 0.0))
     ]
-    data = [
-        dataclasses.replace(one, measured_ms=0.9 * one.rows_ms + 0.0001 * len(one.own_ms) + CALL_MS) for one in data
-    ]
+    data = [dataclasses.replace(one, measured_ms=0.9 * one.rows_ms + 0.0001 * len(one.works) + CALL_MS) for one in data]
     assert calibrate(data, CALL_MS).heldout_max_error < 0.01
 
 
@@ -129,10 +127,10 @@ def fetching(count: int, gb_per_s: float, seed: int) -> list[Observation]:
     rng, made = random.Random(seed), []
     for _ in range(count):
         operators = rng.randint(20, 60)
-        own = tuple(rng.uniform(0.01, 0.1) for _ in range(operators))
-        weights = tuple(rng.choice((0.01, 0.1, rng.uniform(0.5, 2.0))) for _ in range(operators))
+        own = [rng.uniform(0.01, 0.1) for _ in range(operators)]
+        weights = [rng.choice((0.01, 0.1, rng.uniform(0.5, 2.0))) for _ in range(operators)]
         longer = (max(ms, mb / gb_per_s) for ms, mb in zip(own, weights, strict=True))
-        made.append(Observation(own, weights, sum(longer)))
+        made.append(Observation(tuple(map(Work, own, weights)), sum(longer)))
     return made
 
 
@@ -164,7 +162,7 @@ def test_weights_that_only_long_networks_lose_are_seen(far_gb_per_s: float, kept
 
 def timed(fit: Calibration, one: Observation) -> Observation:
     """Give a network the time that a fit says."""
-    sums = np.array(list(map(fit.terms, one.own_ms, one.weights_mb))).sum(axis=0)
+    sums = np.array(list(map(fit.terms, one.works))).sum(axis=0)
     return dataclasses.replace(one, measured_ms=float(fit.sum_ms(sums)))
 
 
@@ -186,7 +184,7 @@ def light(fetch_gb_per_s: float, seed: int) -> tuple[list[Observation], list[Obs
     rng = np.random.default_rng(seed)
     truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=fetch_gb_per_s, kept_mb=1.0)
     made = [
-        timed(truth, dataclasses.replace(one, weights_mb=tuple(mb / 4 for mb in one.weights_mb)))
+        timed(truth, dataclasses.replace(one, works=tuple(Work(w.own_ms, w.weight_mb / 4) for w in one.works)))
         for one in fetching(60, 1e6, seed)
     ]
     noisy = [dataclasses.replace(one, measured_ms=one.measured_ms * (1 + 0.02 * rng.normal())) for one in made[:20]]
@@ -245,19 +243,20 @@ def test_a_cache_of_another_size_is_not_taken_for_one_that_loses_weights(kept_mb
 
 def test_networks_of_folded_operators_alone_do_not_break_a_fit() -> None:
     """They hold nothing that takes time, and are as legal in a file as others."""
-    empty = [Observation((), (), 0.001 * (1 + number)) for number in range(12)]
+    empty = [Observation((), 0.001 * (1 + number)) for number in range(12)]
     assert np.isfinite(dataclasses.astuple(calibrate(empty))).all()
 
 
-@given(own=st.floats(1e-4, 10.0), weight_mb=st.floats(0.0, 50.0), rate=st.floats(1.0, 100.0))
+@given(own=st.floats(1e-4, 10.0), weight_mb=st.floats(0.0, 50.0), rate=st.floats(1.0, 100.0), rows=st.integers(1, 5000))
 def test_an_operator_takes_no_less_than_computing_and_no_more_than_that_and_fetching(
-    own: float, weight_mb: float, rate: float
+    own: float, weight_mb: float, rate: float, rows: int
 ) -> None:
     """Fetching goes on beside computing, so the longer of both is the least and their sum the most."""
-    fit = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=rate)
+    fit = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=rate, rows_at_once=12.0)
+    work = Work(own, weight_mb, rows)
     longest, together = max(own, weight_mb / rate), own + weight_mb / rate
-    assert longest * (1 - 1e-9) <= fit.terms(own, weight_mb)[:2].sum() <= together * (1 + 1e-9)
-    assert uncalibrated(0.0).terms(own, weight_mb).tolist() == [own, 0.0, 0.0, weight_mb, own]
+    assert longest * (1 - 1e-9) <= fit.terms(work)[:2].sum() <= together * (1 + 1e-9)
+    assert uncalibrated(0.0).terms(work).tolist() == [own, 0.0, 0.0, weight_mb, own]
 
 
 def test_the_fixed_cost_is_taken_from_a_row_but_never_all_of_it() -> None:

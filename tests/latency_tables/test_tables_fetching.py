@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latency_tables.calibrate import uncalibrated
-from latency_tables.fetching import Memory, fetched_ms, shares
+from latency_tables.fetching import Memory, Work, columns_of, fetched_ms, shares
+from latency_tables.op_spec import OpSpec
 
-FIT = replace(uncalibrated(0.001), fetch_gb_per_s=20.0, kept_mb=1.0, far_gb_per_s=6.0, kept_ms=2.0)
+FIT = replace(uncalibrated(0.001), fetch_gb_per_s=20.0, kept_mb=1.0, far_gb_per_s=6.0, kept_ms=2.0, rows_at_once=12.0)
 amounts = st.floats(0.0, 20.0)
 
 
@@ -33,7 +34,31 @@ def test_weights_come_from_near_until_a_network_takes_long() -> None:
 def test_without_a_far_rate_length_does_not_matter() -> None:
     """Nothing is driven out where no such limit was seen."""
     assert shares_of(Memory(20.0, 1.0), 4.0, 1e3) == (0.75, 0.0)
-    assert fetched_ms(np.array(0.3), np.array(5.0), 0.0) == 0.3
+    assert fetched_ms(columns_of([Work(0.3, 5.0)]), 0.0, 0.0).tolist() == [0.3]
+
+
+@pytest.mark.parametrize(("key", "rows"), [
+    ("conv_2d;float32;in=1x6x6x160;out_channels=960", 36),
+    ("conv_2d;float32;in=1x48x48x8;out_channels=16;kernel=3x3;stride=2x2", 576),
+    ("conv_2d;float32;in=1x6;out_channels=960", 1),
+    ("depthwise_conv_2d;float32;in=1x6x6x160;out_channels=160;kernel=3x3", 1),
+    ("fully_connected;float32;in=1x1280;out_channels=1000", 1),
+])  # fmt: skip
+def test_the_pixels_that_a_convolution_gives_share_its_weights(key: str, rows: int) -> None:
+    """They are the rows of a matrix product; one whose shapes make no sense has a single one."""
+    op = OpSpec.parse(key)
+    assert Work.of(op, 0.3) == Work(0.3, op.weight_bytes / 1e6, rows)
+
+
+def test_weights_come_while_the_first_rows_are_computed() -> None:
+    """Checked by hand: a third of 36 rows computes for .3 of .9 ms while 4 MB come at 10 GB/s, and then all are there.
+
+    An operator of fewer rows than a kernel does at once computes all the while, like every one where that is not known.
+    """
+    columns = columns_of([Work(0.9, 4.0, 36), Work(0.9, 4.0, 9)])
+    meanwhile = (0.9**3 + 0.4**3) ** (1 / 3)
+    assert fetched_ms(columns, 10.0, 12.0) == pytest.approx([0.6 + (0.3**3 + 0.4**3) ** (1 / 3), meanwhile])
+    assert fetched_ms(columns, 10.0, 0.0) == pytest.approx([meanwhile] * 2)
 
 
 @given(weight_mb=amounts, own_ms=amounts)
@@ -44,17 +69,19 @@ def test_no_weight_comes_twice(weight_mb: float, own_ms: float) -> None:
 
 
 @given(
-    operators=st.lists(st.tuples(st.floats(1e-4, 2.0), st.floats(0.0, 5.0)), min_size=1, max_size=6),
+    operators=st.lists(
+        st.builds(Work, st.floats(1e-4, 2.0), st.floats(0.0, 5.0), st.integers(1, 5000)), min_size=1, max_size=6
+    ),
     more=st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 5.0)),
     near_gb_per_s=st.sampled_from([0.0, 6.0, 20.0]),
 )
 def test_a_slower_or_a_heavier_operator_never_makes_a_network_faster(
-    operators: list[tuple[float, float]], more: tuple[float, float], near_gb_per_s: float
+    operators: list[Work], more: tuple[float, float], near_gb_per_s: float
 ) -> None:
     """Both only ever make more of the weights come, from farther off, and take longer."""
-    changed = [(operators[0][0] + more[0], operators[0][1] + more[1]), *operators[1:]]
+    first, fit = operators[0], replace(FIT, fetch_gb_per_s=near_gb_per_s)
+    changed = [Work(first.own_ms + more[0], first.weight_mb + more[1], first.rows), *operators[1:]]
     plain, slower = (
-        float(FIT.sum_ms(np.array([FIT.terms(*one) for one in network]).sum(axis=0)))
-        for network in (operators, changed)
+        float(fit.sum_ms(np.array(list(map(fit.terms, network))).sum(axis=0))) for network in (operators, changed)
     )
     assert slower >= plain * (1 - 1e-12)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgekd.search.fastest import _undominated, fastest
 from latency_tables.calibrate import uncalibrated
+from latency_tables.fetching import Work
 
 pytestmark = pytest.mark.whole  # tries every way
 
@@ -86,10 +87,10 @@ def test_it_is_the_least_where_long_networks_lose_their_weights(
     for width in widths:
         shape = (before, 3, 1, 2, 1, 1, width)
         drawn_ms, drawn_mb = rng.uniform(0.1, 2, shape), rng.uniform(0, 4, shape)
-        terms = [calibration.terms(ms, mb) for ms, mb in zip(drawn_ms.flat, drawn_mb.flat, strict=True)]
+        terms = [calibration.terms(Work(*drawn)) for drawn in zip(drawn_ms.flat, drawn_mb.flat, strict=True)]
         blocks.append(np.array(terms).T.reshape(-1, *shape))
         before = width
-    fixed = calibration.terms(0.3, 0.5)
+    fixed = calibration.terms(Work(0.3, 0.5))
     found = fastest(fixed, blocks, calibration.sum_ms)
     ways = every_way(blocks, fixed)
     least = min(float(calibration.sum_ms(sums)) for sums in ways.values())

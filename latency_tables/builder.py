@@ -17,7 +17,7 @@ from latency_tables.fetching import Work
 from latency_tables.fitting import Fitting, Observation
 from latency_tables.op_spec import DTYPES, OpSpec, TensorSpec
 from latency_tables.schema import Measurement, Network
-from latency_tables.speed import AS_MEASURED, Speed
+from latency_tables.speed import Speed
 from latency_tables.store import LatencyTable, TableFile
 
 MAX_ATTEMPTS = 3  # a machine that stays slow must not keep a build from ending
@@ -179,7 +179,7 @@ def fit_networks(table: LatencyTable, dtype: str) -> Calibration:
 
     """
     # Times on the wall are slow beside others as well, and their sentinel scatters more than a clock drifts.
-    speed = table.speed if table.key.clock == "thread_cpu" else replace(AS_MEASURED, beside_ns=table.beside_ns)
+    speed = table.speed if table.key.clock == "thread_cpu" else Speed(0, table.beside_ns)
     near_gb_per_s = 0.0 if dtype == _HEAVIEST else _near_gb_per_s(table, speed)
     fit = calibrate(*_seen(table, dtype, speed), near_gb_per_s)
     return replace(fit, usual_sentinel_ns=speed.usual_sentinel_ns)

@@ -119,6 +119,7 @@ class Fitting:
         `near_gb_per_s` is the near rate that networks of a dtype with more weights showed on the same machine, if any.
         """
         sums, kinds = _Sums.of(observations), _kinds_like(near_gb_per_s) if near_gb_per_s else _KINDS
+        kinds = _seen_within(float(sums.rows_ms.max()), kinds)
         features = sums.features([memory for kind in kinds for memory in kind.memories])
         measured = np.array([one.measured_ms for one in observations])
         return Fitting(sums, features, measured, fixed_ms, np.ones(len(observations), dtype=bool), kinds)
@@ -165,8 +166,10 @@ class Fitting:
 
     def _polished(self, goal: _Goal, memories: Sequence[Memory]) -> Fitted:
         """Look around some memories by ever smaller steps."""
+        longest_ms = float(self.sums.rows_ms.max())
         for step in _SMALLER_STEPS:
-            best = self._best(goal, [near for memory in memories for near in _around(memory, step)])
+            around = [near for memory in memories for near in _around(memory, step)]
+            best = self._best(goal, [one for one in around if _is_seen(one, longest_ms)])
             memories = [best.memory]
         return best
 
@@ -189,6 +192,21 @@ def _kinds_like(near_gb_per_s: float) -> tuple[_Kind, ...]:
     )
     kinds = near, replace(_NO_LIMIT, price=near.price + 1), far
     return tuple(kind for kind in kinds if kind.memories)
+
+
+def _seen_within(longest_ms: float, kinds: Sequence[_Kind]) -> tuple[_Kind, ...]:
+    """Give the kinds of which networks that take no longer can tell."""
+    seen = (replace(kind, memories=tuple(one for one in kind.memories if _is_seen(one, longest_ms))) for kind in kinds)
+    return tuple(kind for kind in seen if kind.memories)
+
+
+def _is_seen(memory: Memory, longest_ms: float) -> bool:
+    """Tell whether the longest network loses most of its weights, if any are lost.
+
+    What is fitted to the little that it loses else means nothing for longer ones: one of 0.5 GB/s after 11 ms came of
+    one network of 5 ms that took 20 % longer than at other times.
+    """
+    return not memory.far_gb_per_s or memory.kept_ms <= longest_ms
 
 
 def _around(memory: Memory, step: float) -> list[Memory]:

@@ -160,6 +160,16 @@ def test_weights_that_only_long_networks_lose_are_seen(far_gb_per_s: float, kept
     assert np.mean([error_of(fit, one) for one in others]) < 0.01
 
 
+@pytest.mark.parametrize(("far_gb_per_s", "kept_ms"), [(0.5, 8.0), (1.0, 5.0)])
+def test_a_little_that_networks_lose_says_nothing_of_longer_ones(far_gb_per_s: float, kept_ms: float) -> None:
+    """What the fit says of the far ones was seen by the longest network, which lost most of its weights."""
+    truth = dataclasses.replace(uncalibrated(0.0), far_gb_per_s=far_gb_per_s, kept_ms=kept_ms)
+    data = [timed(truth, one) for one in fetching(20, 1e6, 1)]
+    fit = calibrate(data)
+    assert 0 < fit.kept_ms <= max(one.rows_ms for one in data) < kept_ms
+    assert max(error_of(fit, timed(truth, one)) for one in fetching(40, 1e6, 2)) < 0.15
+
+
 def timed(fit: Calibration, one: Observation) -> Observation:
     """Give a network the time that a fit says."""
     sums = np.array(list(map(fit.terms, one.works))).sum(axis=0)

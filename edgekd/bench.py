@@ -315,6 +315,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _measurement(result: JobResult, flags: tuple[str, ...], beside: str) -> Measurement:
+    is_told = bool(beside and result.beside_ns)  # an engine without readings tells a network nothing
     return Measurement(
         subject=result.job_id,
         samples_ns=result.samples_ns,
@@ -325,8 +326,8 @@ def _measurement(result: JobResult, flags: tuple[str, ...], beside: str) -> Meas
         started_at=result.started_at,
         temperatures_c=result.temperatures_c,
         peak_rss_bytes=result.peak_rss_bytes,
-        sentinel_ns=result.sentinel_ns if result.beside_ns or not beside else 0,  # a network's tells no other speed
+        sentinel_ns=result.sentinel_ns if is_told or not beside else 0,  # a network's tells no other speed
         flags=tuple(sorted({*result.flags, *flags})),
-        beside=beside if result.beside_ns else "",
-        beside_ns=result.beside_ns if beside else (),
+        beside=beside if is_told else "",
+        beside_ns=result.beside_ns if is_told else (),
     )

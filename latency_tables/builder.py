@@ -202,7 +202,7 @@ def observation(rows: Mapping[str, Measurement], network: Network, fixed_ms: flo
     """Sum up a network whose operators all have rows, at a machine's usual speed."""
     ops = [op for op in map(OpSpec.parse, network.op_keys) if not op.is_folded]
     works = tuple(Work.of(op, own_ms(speed.quiet_ms(rows[op.key]), fixed_ms)) for op in ops)
-    return Observation(works, measured_ms=speed.quiet_ms(network.measurement))
+    return Observation(works, speed.quiet_ms(network.measurement), speed.scatter(network.measurement))
 
 
 def usable_networks(table: LatencyTable, dtype: str) -> list[Network]:

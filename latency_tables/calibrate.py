@@ -7,12 +7,14 @@
 Here first is the part of a row's time in which an operator uses its weights for the first time. Every row has been
 freed of the fixed cost of one call of the runtime, which was measured by itself. Which shares of a network's weights
 are kept, come from near and come from far is fetching.py's, and how the coefficients are found is fitting.py's. The
-error kept beside the fit is that of leaving each network out in turn. No row is changed here.
+errors kept beside the fit are those of leaving each network out in turn; its interval holds besides how far another
+session may be off. No row is changed here.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,9 @@ TERMS = 5  # of an operator, see `Calibration.terms`
 MIN_NETWORKS = 8  # three coefficients and a rate, and as many again to judge them by
 _LEAST_INTERVAL = 0.001  # no two clocks agree on a network more closely
 _NORMAL_90 = 1.645  # standard deviations that hold 90 % of normal errors
+# Of how much calm visits scatter, how far another session is off, one standard deviation: the same 20 networks of each
+# dtype in four sessions within three hours were .52 (float32) and .35 (int8) of it apart.
+_SESSION = 0.5
 UNCALIBRATED_ERROR = 0.25  # isolated sums were up to a quarter off where weights exceed the cache
 _LEAST_SHARE = 0.05  # of a row, which stays when the fixed cost is taken from it; a row is never 0
 _LEAST_RATE, _MOST_RATE = 1e-3, 1e6  # GB/s, of a calibration that is read
@@ -137,7 +142,7 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0, near_g
         offset_ms,
         heldout_mean_error=float(errors.mean()),
         heldout_max_error=float(errors.max()),
-        interval_error=_interval_error(errors),
+        interval_error=math.hypot(_interval_error(errors), _NORMAL_90 * _SESSION * _scatter(observations)),
         networks=float(len(observations)),
         fixed_ms=fixed_ms,
         fetch_gb_per_s=found.memory.near_gb_per_s,
@@ -146,6 +151,10 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0, near_g
         kept_ms=found.memory.kept_ms if found.memory.far_gb_per_s else 0.0,
         rows_at_once=found.memory.rows_at_once,
     )
+
+
+def _scatter(observations: Sequence[Observation]) -> float:
+    return statistics.median(one.scatter for one in observations)
 
 
 def _interval_error(errors: Floats) -> float:

@@ -88,6 +88,7 @@ class Observation:
 
     works: tuple[Work, ...]  # of each operator that costs something
     measured_ms: float
+    scatter: float = 0.0  # of its visits on a calm machine, see `Measurement.scatter_beside`
 
     @property
     def rows_ms(self) -> float:

@@ -104,9 +104,8 @@ class Measurement:
         """
         if not self.beside_ns:
             return 0.0
-        size = _visit_size(self)
-        fastest_ns = [min(self.samples_ns[first : first + size]) for first in range(0, len(self.samples_ns), size)]
-        return statistics.median(ns / beside_ns for ns, beside_ns in zip(fastest_ns, self.beside_ns, strict=True))
+        visits = zip(self._fastest_ns(), self.beside_ns, strict=True)
+        return statistics.median(ns / beside_ns for ns, beside_ns in visits)
 
     def is_calm(self, level_ns: int) -> bool:
         """Tell whether enough visits were on a calm machine, where the network beside it takes `level_ns`."""
@@ -129,6 +128,22 @@ class Measurement:
         return dataclasses.replace(
             self, samples_ns=samples_ns, wall_samples_ns=wall_samples_ns, beside="", beside_ns=()
         ).quiet_ms
+
+    def scatter_beside(self, level_ns: int) -> float:
+        """Say how far the median of the visits on a calm machine is above the fastest (.02 is 2 %), see `ms_beside`.
+
+        It is 0 where too few were on one.
+        """
+        calm = self._calm_visits(level_ns)
+        if not self.beside_ns or not _is_enough(calm):
+            return 0.0
+        fastest_ns = list(itertools.compress(self._fastest_ns(), calm))
+        return statistics.median(fastest_ns) / min(fastest_ns) - 1.0
+
+    def _fastest_ns(self) -> list[int]:
+        """List the fastest sample of each visit."""
+        size = _visit_size(self)
+        return [min(self.samples_ns[first : first + size]) for first in range(0, len(self.samples_ns), size)]
 
     def _calm_visits(self, level_ns: int) -> list[bool]:
         return [level_ns / _CALM <= ns <= _CALM * level_ns for ns in self.beside_ns]

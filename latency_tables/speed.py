@@ -51,6 +51,10 @@ class Speed:
         is_believed = _MOST_BOOSTED <= slowdown < 1 / SLOW or slowdown > SLOW
         return measurement.quiet_ms / (slowdown if is_believed else 1.0)
 
+    def scatter(self, measurement: Measurement) -> float:
+        """Give `Measurement.scatter_beside`; 0 of what was measured beside no network."""
+        return measurement.scatter_beside(self.beside_ns.get(measurement.beside, measurement.sentinel_ns))
+
     def settled_ms(self, measurement: Measurement) -> float:
         """Give `Measurement.quiet_ms` of what was measured until the machine was at its usual speed.
 

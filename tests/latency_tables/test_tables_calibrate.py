@@ -122,6 +122,14 @@ def test_nine_of_ten_intervals_hold(draw: str) -> None:
     assert 0.86 <= np.mean(inside) <= 0.95
 
 
+def test_another_session_is_off_by_what_calm_visits_scatter() -> None:
+    """An interval holds that beside the errors of the networks left out, which are of one session."""
+    data = observations(20, 5, (1.0, 0.001, 0.0), noise=0.01)
+    one, scattering = calibrate(data), calibrate([dataclasses.replace(each, scatter=0.04) for each in data])
+    assert scattering.interval_error == pytest.approx(np.hypot(one.interval_error, 1.645 * 0.5 * 0.04))
+    assert dataclasses.replace(scattering, interval_error=one.interval_error) == one
+
+
 def fetching(count: int, gb_per_s: float, seed: int) -> list[Observation]:
     """Make networks whose operators compute or wait for their weights, whichever takes longer."""
     rng, made = random.Random(seed), []

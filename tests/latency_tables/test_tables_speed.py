@@ -84,6 +84,16 @@ def test_what_others_slow_otherwise_is_told_by_the_visits_on_a_calm_machine() ->
     assert speed.quiet_ms(only_slow) == pytest.approx(1.0 * 2.0 / 3.4)
 
 
+def test_the_visits_on_a_calm_machine_tell_how_far_they_scatter() -> None:
+    """By how much their median is above the fastest; too few, or what was measured beside no network, tell nothing."""
+    speed, others = Speed(40_000, {"other": 2_000_000}), (2_000_000, 3_400_000, 2_100_000, 2_050_000)
+    samples = (1_050_000, 1_000_000, 1_900_000, 1_800_000, 1_020_000, 1_100_000, 1_200_000, 1_030_000)
+    network = measurement("x", samples_ns=samples, wall_samples_ns=samples, beside="other", beside_ns=others)
+    assert speed.scatter(network) == pytest.approx(0.02)
+    assert speed.scatter(replace(network, beside_ns=(2_000_000, 3_400_000, 3_400_000, 3_400_000))) == 0.0
+    assert speed.scatter(replace(network, beside="", beside_ns=())) == 0.0
+
+
 def test_a_calm_sample_that_lost_time_counts_by_the_wall() -> None:
     """A thread's clock may leave out time that the model ran; beside a network as without one."""
     samples, wall = (1_000_000, 600_000, 1_010_000), (1_000_000, 1_020_000, 1_010_000)

@@ -22,7 +22,7 @@ import numpy as np
 
 from latency_tables.errors import TooFewNetworks
 from latency_tables.fetching import Floats, Memory, Work, columns_of, fetched_ms, shares
-from latency_tables.fitting import Fitting, Observation
+from latency_tables.fitting import OP_OF_CALL, Fitting, Observation
 
 TERMS = 5  # of an operator, see `Calibration.terms`
 MIN_NETWORKS = 8  # three coefficients and a rate, and as many again to judge them by
@@ -54,7 +54,7 @@ class Calibration:
     far_gb_per_s: float = 0.0  # at which they come from far where a network takes longer than kept_ms; 0: not seen
     kept_ms: float = 0.0  # for how long they stay near
     usual_sentinel_ns: int = 0  # times are read as of this speed, see speed.py; 0: as they were measured
-    rows_at_once: float = 0.0  # of a result, by a matrix product's kernel; weights come while it does the first; 0: all
+    rows_at_once: float = 0.0  # that a kernel computes with each weight before it takes the next; 0: all
 
     def __post_init__(self) -> None:
         """Raise ValueError for what would make times infinite, or less of slower operators and of more weights."""
@@ -119,9 +119,9 @@ def own_ms(row_ms: float, fixed_ms: float) -> float:
 
 
 def uncalibrated(fixed_ms: float) -> Calibration:
-    """Give the coefficients for a table without networks: plain sums and one call, with a wide interval."""
+    """Give the coefficients for a table without networks, those that a fit expects, with a wide interval."""
     error = UNCALIBRATED_ERROR
-    return Calibration(1.0, 0.0, fixed_ms, error, error, error, 0.0, fixed_ms)
+    return Calibration(1.0, OP_OF_CALL * fixed_ms, fixed_ms, error, error, error, 0.0, fixed_ms)
 
 
 def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0, near_gb_per_s: float = 0.0) -> Calibration:

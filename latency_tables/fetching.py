@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from latency_tables.features import sizes_of
 from latency_tables.op_spec import OpSpec
-from latency_tables.shapes import output_shapes
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,8 +38,7 @@ class Memory:
     kept_mb: float = 0.0  # of a network's weights, which that cache keeps
     far_gb_per_s: float = 0.0  # rate of what others have driven out since the run before; not above the near one
     kept_ms: float = math.inf  # after how long they have, with most of it; in sums of operators' own times
-    # rows of a matrix product's result that a kernel computes with each weight before it takes the next; 0: all
-    rows_at_once: float = 0.0
+    rows_at_once: float = 0.0  # that a kernel computes with each weight before it takes the next; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +47,12 @@ class Work:
 
     own_ms: float  # with its weights at hand, without the fixed cost of a call
     weight_mb: float
-    rows: int = 1  # of the matrix product that it is, which all take the same weights
+    rows: int = 1  # of a matrix product, which all take the same weights: a convolution's pixels
 
     @staticmethod
     def of(op: OpSpec, own_ms: float) -> Work:
         """Take its weights and their use from an operator."""
-        return Work(own_ms, op.weight_bytes / 1e6, _rows(op))
-
-
-def _rows(op: OpSpec) -> int:
-    """Count the pixels that a convolution gives; other operators with many weights take them for one row."""
-    try:
-        return max(1, math.prod(output_shapes(op)[0][:-1])) if op.kind == "conv_2d" else 1
-    except ValueError:  # of a foreign table's operator, whose shapes nobody has checked
-        return 1
+        return Work(own_ms, op.weight_bytes / 1e6, sizes_of(op).positions)
 
 
 def shares(memories: Sequence[Memory], weight_mb: Floats, own_ms: Floats) -> tuple[Floats, Floats]:
@@ -79,7 +70,7 @@ def shares(memories: Sequence[Memory], weight_mb: Floats, own_ms: Floats) -> tup
 
 def columns_of(works: Sequence[Work]) -> Floats:
     """Give (3, N) of operators: their own ms, megabytes of weights, and rows."""
-    return np.array([(one.own_ms, one.weight_mb, one.rows) for one in works]).reshape(-1, 3).T
+    return np.array([(one.own_ms, one.weight_mb, one.rows) for one in works], np.float64).reshape(-1, 3).T
 
 
 def fetched_ms(columns: Floats, gb_per_s: float, rows_at_once: float) -> Floats:

@@ -21,10 +21,10 @@ _COEFFICIENTS = 3  # scale, per_op_ms, offset_ms
 # How much the networks weigh against what physics says is taken from how they scatter around a fit, within these limits
 # of the relative error of one of them: the better they agree on something, the more it is believed.
 _LEAST_NOISE, _MOST_NOISE = 0.001, 0.03
-# Around 1: rows and networks were read on one calm machine, and were 0 to 3 % away. A looser one stands for weights
-# that come from afar, too, of which other families have other shares: 24 networks of them were 6.5 instead of 3.8 %
-# off, and 20 files of other authors 6.7 instead of 3.6 %. A machine whose speed changed meanwhile is told by the
-# networks anyhow.
+# Around 1: where rows and networks were read by calm visits it was 0 to 3 % away. A looser one lets the scale take up
+# what fetching costs, which is another share of networks of other shapes: 24 of other families were 6.5 instead of 3.8
+# % off, and 20 files of other authors 6.7 instead of 3.6 %. Where the scale is far from 1, enough networks say so all
+# the same.
 _SCALE_SPREAD = 0.05
 # Of the median network: how much all its operators may take beside their rows, and how much it may take beside them and
 # the one call that it is. Looser spreads predict a space's networks no better, and other families worse: small networks
@@ -32,9 +32,10 @@ _SCALE_SPREAD = 0.05
 # little is known of either.
 _SPREADS, _SPREADS_WITHOUT_CALL = (0.006, 0.001), (0.3, 0.03)
 # What an operator is expected to take beside its row, as a share of a call's cost: in a network other code and data
-# were at work before it. Int8 networks of four tables told 0.23 to 0.35; float32 ones, which mostly wait for weights,
-# tell little of it, and small ones of other families were predicted 10 instead of 7 % too fast without it.
-_OP_OF_CALL = 0.25
+# were at work before it. On one thread int8 networks of four tables told 0.23 to 0.35; float32 ones, which mostly wait
+# for weights, tell little of it, and small ones of other families were predicted 10 instead of 7 % too fast without
+# it.
+OP_OF_CALL = 0.25
 _OF_CALL = 0.2  # nothing is known better than to this share of a call's cost, which tiny networks are mostly made of
 _KEPT_MB = 1.0  # about a core's own cache, .5 to 2 MB; the fits of float32 and of int8 networks agree on it
 _ROWS_AT_ONCE = 12.0  # kernels for x86 and Arm do 4 to 16; 6, 12 and 24 fitted alike
@@ -59,7 +60,7 @@ class _Kind:
     def best(self, misfits: Floats) -> list[Memory]:
         """Give, of a few near rates, the memory that fits best: between them may lie a better one."""
         by_near: dict[float, Memory] = {}
-        for index in np.argsort(misfits, kind="stable"):
+        for index in np.argsort(misfits, kind="stable")[: np.isfinite(misfits).sum()]:
             by_near.setdefault(self.memories[index].near_gb_per_s, self.memories[index])
         return list(by_near.values())[:_STARTS]
 
@@ -128,7 +129,6 @@ class Fitting:
         `near_gb_per_s` is the near rate that networks of a dtype with more weights showed on the same machine, if any.
         """
         sums, kinds = _Sums.of(observations), _kinds_like(near_gb_per_s) if near_gb_per_s else _KINDS
-        kinds = _seen_within(float(sums.rows_ms.max()), kinds)
         features = sums.features([memory for kind in kinds for memory in kind.memories])
         measured = np.array([one.measured_ms for one in observations])
         return Fitting(sums, features, measured, fixed_ms, np.ones(len(observations), dtype=bool), kinds)
@@ -157,6 +157,8 @@ class Fitting:
         """
         goal = _Goal.of(self, noise)
         misfits, _ = goal.fits(self.features[:, self.is_seen])
+        longest_ms = self._longest_ms()
+        misfits[[not _can_tell(longest_ms, memory) for kind in self.kinds for memory in kind.memories]] = math.inf
         ends = list(itertools.accumulate(len(kind.memories) for kind in self.kinds[:-1]))
         (first, tried), *further = zip(self.kinds, np.split(misfits, ends), strict=True)
         believed, price = self._polished(goal, first.best(tried)), first.price
@@ -175,12 +177,15 @@ class Fitting:
 
     def _polished(self, goal: _Goal, memories: Sequence[Memory]) -> Fitted:
         """Look around some memories by ever smaller steps."""
-        longest_ms = float(self.sums.rows_ms.max())
+        longest_ms = self._longest_ms()
         for step in _SMALLER_STEPS:
             around = [near for memory in memories for near in _around(memory, step)]
-            best = self._best(goal, [one for one in around if _is_seen(one, longest_ms)])
+            best = self._best(goal, [one for one in around if _can_tell(longest_ms, one)])
             memories = [best.memory]
         return best
+
+    def _longest_ms(self) -> float:
+        return float(self.sums.rows_ms[self.is_seen].max())
 
     def _best(self, goal: _Goal, memories: Sequence[Memory]) -> Fitted:
         misfits, found = goal.fits(self.sums.features(memories)[:, self.is_seen])
@@ -203,17 +208,11 @@ def _kinds_like(near_gb_per_s: float) -> tuple[_Kind, ...]:
     return tuple(kind for kind in kinds if kind.memories)
 
 
-def _seen_within(longest_ms: float, kinds: Sequence[_Kind]) -> tuple[_Kind, ...]:
-    """Give the kinds of which networks that take no longer can tell."""
-    seen = (replace(kind, memories=tuple(one for one in kind.memories if _is_seen(one, longest_ms))) for kind in kinds)
-    return tuple(kind for kind in seen if kind.memories)
+def _can_tell(longest_ms: float, memory: Memory) -> bool:
+    """Tell whether a network that takes so long loses most of what the cache does not keep.
 
-
-def _is_seen(memory: Memory, longest_ms: float) -> bool:
-    """Tell whether the longest network loses most of its weights, if any are lost.
-
-    What is fitted to the little that it loses else means nothing for longer ones: one of 0.5 GB/s after 11 ms came of
-    one network of 5 ms that took 20 % longer than at other times.
+    What is fitted to the little that it loses else means nothing for longer ones: 0.5 GB/s after 11 ms came of one
+    network of 5 ms that took 20 % longer than in another table.
     """
     return not memory.far_gb_per_s or memory.kept_ms <= longest_ms
 
@@ -278,7 +277,7 @@ class _Prior:
         ops_spread, offset_spread = _SPREADS if fixed_ms else _SPREADS_WITHOUT_CALL
         op_ms, offset_ms = ops_spread * network_ms / operators_of_one, offset_spread * network_ms
         spread = (_SCALE_SPREAD, max(op_ms, least_ms), max(offset_ms, least_ms))
-        return _Prior(np.array([1.0, _OP_OF_CALL * fixed_ms, fixed_ms]), np.array(spread))
+        return _Prior(np.array([1.0, OP_OF_CALL * fixed_ms, fixed_ms]), np.array(spread))
 
 
 @dataclass(frozen=True, slots=True)

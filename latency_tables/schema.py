@@ -237,4 +237,5 @@ class Prediction:
         """Give the share of the total, from 0 to 1, that was predicted in each way."""
         times = {how: sum(part.ms for part in self.parts if part.how == how) for how in HOWS}
         named = {part.how for part in self.parts}
+        # parts are added up in another order than the total was: 1 may come out as the next larger number
         return {how: min(1.0, ms / self.total_ms) if ms else 0.0 for how, ms in times.items() if how in named}

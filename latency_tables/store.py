@@ -7,8 +7,9 @@ Format history: 1, the first (2026); 2, the key names the engine, which was alwa
 line ends with a checksum over itself and the header, so that a digit changed and a row of another table are noticed
 (2026); 4, calibrations know the rate at which weights are fetched (2026); 5, they know a second one, for networks that
 take longer (2026); 6, they know the speed that they read slow rows at (2026); 7, measurements hold what a network took
-beside them (2026). A file goes on in the version that it was begun in; one of version 3 to 6 that is added to or
-calibrated anew is refused by an edgekd that knows no later one.
+beside them (2026); 8, calibrations know while how much of an operator its weights come (2026). A file goes on in the
+version that it was begun in; one of version 3 to 7 that is added to or calibrated anew is refused by an edgekd that
+knows no later one.
 """
 
 from __future__ import annotations

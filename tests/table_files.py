@@ -16,6 +16,8 @@ from latency_tables.store import TableFile
 OPS = [conv(8), conv(16), conv(8, dtype="int8")]
 NETWORK = Network("network:a", "float32", (OPS[0].key, OPS[1].key), measurement("network:a", 2500))
 ROW, NET, CAL = 2, 5, 6  # lines of a filled table
+# Fields of a calibration by the version that they came with; before, they were 0.
+_SINCE = {5: ("far_gb_per_s", "kept_ms"), 6: ("usual_sentinel_ns",), 8: ("rows_at_once",)}
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -47,14 +49,25 @@ def sealed(lines: Sequence[str]) -> str:
 
 
 def older(path: Path, version: int = 2) -> Path:
-    """Turn a table file into one of an older version: no checksums up to 2, and in version 1 no engine either."""
-    lines = plain_lines(path)
+    """Turn a table file into one of an older version, without what that did not know of a calibration.
+
+    Up to 2 there were no checksums, and in version 1 no engine either.
+    """
+    unknown = [name for since, names in _SINCE.items() if since > version for name in names]
+    lines = [_without(unknown, line) for line in plain_lines(path)]
     header = json.loads(lines[0]) | {"version": version}
     if version == 1:
         del header["key"]["engine"]
     whole = [json.dumps(header, separators=(",", ":")), *lines[1:]]
     path.write_text("\n".join(whole) + "\n" if version < 3 else sealed(whole))
     return path
+
+
+def _without(names: Sequence[str], line: str) -> str:
+    entry = json.loads(line)
+    if not any(name in entry for name in names):
+        return line
+    return json.dumps({key: value for key, value in entry.items() if key not in names}, separators=(",", ":"))
 
 
 def rewrite(path: Path, number: int, edit: Edit) -> None:

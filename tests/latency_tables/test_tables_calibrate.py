@@ -168,6 +168,29 @@ def test_weights_that_only_long_networks_lose_are_seen(far_gb_per_s: float, kept
     assert np.mean([error_of(fit, one) for one in others]) < 0.01
 
 
+def test_weights_hide_behind_the_first_rows_alone() -> None:
+    """Of operators that give many pixels more is seen of the same rate, and a fit knows it."""
+    truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=10.0, kept_mb=1.0, rows_at_once=12.0)
+    rng = random.Random(8)
+
+    def made(seed: int) -> list[Observation]:
+        plain = fetching(20, 1e6, seed)
+        rows = ([rng.choice((1, 9, 36, 144, 576)) for _ in one.works] for one in plain)
+        works = (
+            tuple(Work(w.own_ms, w.weight_mb, r) for w, r in zip(one.works, each, strict=True))
+            for one, each in zip(plain, rows, strict=True)
+        )
+        return [timed(truth, Observation(each, 0.0)) for each in works]
+
+    fit, others = calibrate(made(1)), made(2)
+    blind = dataclasses.replace(fit, rows_at_once=0.0)
+    assert fit.rows_at_once == 12.0
+    assert fit.fetch_gb_per_s == pytest.approx(10.0, rel=0.1)
+    errors, without = (np.mean([error_of(one, other) for other in others]) for one in (fit, blind))
+    assert errors < 0.005
+    assert without > 10 * errors
+
+
 @pytest.mark.parametrize(("far_gb_per_s", "kept_ms"), [(0.5, 8.0), (1.0, 5.0)])
 def test_a_little_that_networks_lose_says_nothing_of_longer_ones(far_gb_per_s: float, kept_ms: float) -> None:
     """What the fit says of the far ones was seen by the longest network, which lost most of its weights."""
@@ -283,10 +306,10 @@ def test_the_fixed_cost_is_taken_from_a_row_but_never_all_of_it() -> None:
     assert 0 < own_ms(0.001, 0.001) < 0.0001
 
 
-def test_without_networks_sums_are_plain_and_the_interval_wide() -> None:
-    """Physics says scale 1 and one call; the interval says how little that is worth."""
+def test_without_networks_a_fit_is_as_expected_and_the_interval_wide() -> None:
+    """That is scale 1, a quarter of a call an operator, and one call; the interval says how little that is worth."""
     fit = uncalibrated(0.001)
-    assert (fit.scale, fit.per_op_ms, fit.offset_ms, fit.fetch_gb_per_s) == (1.0, 0.0, 0.001, 0.0)
+    assert (fit.scale, fit.per_op_ms, fit.offset_ms, fit.fetch_gb_per_s) == (1.0, 0.00025, 0.001, 0.0)
     assert fit.networks == 0
     assert fit.interval_error >= 0.2
 

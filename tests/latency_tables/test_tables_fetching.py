@@ -31,6 +31,12 @@ def test_weights_come_from_near_until_a_network_takes_long() -> None:
     assert shares_of(FIT.memory, 4.0, 20.0) == pytest.approx((0.0, 0.75))
 
 
+def test_no_size_that_a_key_may_tell_breaks_a_fit() -> None:
+    """Foreign tables may hold anything that can be spelled."""
+    op = OpSpec.parse("conv_2d;float32;in=16777216x16777216x16777216x1;out_channels=1")
+    assert np.isfinite(fetched_ms(columns_of([Work.of(op, 0.3)]), 10.0, 12.0)).all()
+
+
 def test_without_a_far_rate_length_does_not_matter() -> None:
     """Nothing is driven out where no such limit was seen."""
     assert shares_of(Memory(20.0, 1.0), 4.0, 1e3) == (0.75, 0.0)
@@ -40,12 +46,14 @@ def test_without_a_far_rate_length_does_not_matter() -> None:
 @pytest.mark.parametrize(("key", "rows"), [
     ("conv_2d;float32;in=1x6x6x160;out_channels=960", 36),
     ("conv_2d;float32;in=1x48x48x8;out_channels=16;kernel=3x3;stride=2x2", 576),
-    ("conv_2d;float32;in=1x6;out_channels=960", 1),
-    ("depthwise_conv_2d;float32;in=1x6x6x160;out_channels=160;kernel=3x3", 1),
     ("fully_connected;float32;in=1x1280;out_channels=1000", 1),
+    ("fully_connected;float32;in=196x768;out_channels=3072", 196),
+    ("onnx_conv;float32;in=1x32x14x14,c64x32x3x3,c64;out=1x64x14x14;@pads=1_1_1_1", 196),
+    ("conv_2d;float32;in=1x2x2x8;out_channels=16;kernel=5x5;padding=valid", 1),
+    ("add;float32;in=1x6x6x160,1x6x6x160", 36),
 ])  # fmt: skip
-def test_the_pixels_that_a_convolution_gives_share_its_weights(key: str, rows: int) -> None:
-    """They are the rows of a matrix product; one whose shapes make no sense has a single one."""
+def test_the_pixels_of_an_operator_share_its_weights(key: str, rows: int) -> None:
+    """They are the rows of a matrix product; one whose shapes make no sense has at least one."""
     op = OpSpec.parse(key)
     assert Work.of(op, 0.3) == Work(0.3, op.weight_bytes / 1e6, rows)
 

@@ -43,6 +43,16 @@ def test_a_prediction_is_the_calibrated_sum() -> None:
     assert prediction.high_ms == pytest.approx(expected * 1.02)
 
 
+def test_a_convolutions_weights_come_while_it_computes_its_first_pixels() -> None:
+    """Checked by hand on one operator whose 14 rows of 14 pixels are computed one after the other."""
+    op, fit = FLOATS[5], replace(CALIBRATION, kept_mb=0.0, rows_at_once=14.0)
+    assert op.inputs[0].shape[1:3] == (14, 14)
+    first_ms, fetch_ms = synthetic_ns(op) / 1e6 / 14, op.weight_bytes / 1e6 / fit.fetch_gb_per_s
+    expected = 0.9 * (13 * first_ms + (first_ms**3 + fetch_ms**3) ** (1 / 3)) - 0.0002 + 0.004
+    prediction = Predictor(replace(TABLE, calibrations={"float32": fit}), "float32").predict([op])
+    assert prediction.total_ms == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_long_networks_weights_come_from_far() -> None:
     """Checked by hand: of what the cache does not keep, 1 - exp(-(rows/kept_ms)³) comes at the lower rate."""
     ops = [FLOATS[0], FLOATS[5], FLOATS[0]]

@@ -65,7 +65,7 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* So often and so long at most is a model run before a visit, and once for each 2^shift bytes. */
+/* Beyond the first run: one for each 2^shift bytes, but not more than `runs`, nor for longer than `ns`. */
 typedef struct {
     int64_t runs;
     int shift;
@@ -75,11 +75,11 @@ typedef struct {
 /* Say how often a model is run before a visit, for the job before it left the caches to itself. */
 static int64_t settling_runs(const Bench *bench, const Candidate *candidate)
 {
-    static const Settling alone = {SETTLE_RUNS, SETTLE_SHIFT, SETTLE_NS};
-    static const Settling paired = {PAIRED_SETTLE_RUNS, PAIRED_SETTLE_SHIFT, PAIRED_SETTLE_NS};
-    const Settling *most = bench->is_paired ? &paired : &alone;
-    int64_t runs = smaller(most->runs, (int64_t)(candidate->size_bytes >> most->shift));
-    int64_t large = 1 + smaller(runs, (int64_t)(most->ns / fmax(1, candidate->run_ns)));
+    const Settling alone = {SETTLE_RUNS, SETTLE_SHIFT, SETTLE_NS};
+    const Settling paired = {PAIRED_SETTLE_RUNS, PAIRED_SETTLE_SHIFT, PAIRED_SETTLE_NS};
+    const Settling *settling = bench->is_paired ? &paired : &alone;
+    int64_t runs = smaller(settling->runs, (int64_t)(candidate->size_bytes >> settling->shift));
+    int64_t large = 1 + smaller(runs, (int64_t)(settling->ns / fmax(1, candidate->run_ns)));
     return candidate->loops / 4 > large ? candidate->loops / 4 : large;
 }
 

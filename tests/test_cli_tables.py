@@ -92,7 +92,7 @@ def test_check_prints_what_a_good_table_holds(says: Says, gives: Gives) -> None:
     result = gives("check", "a.jsonl")
     assert result["rows"][0] == {"kind": "conv_2d", "dtype": "float32", "rows": 2}
     assert result["calibrations"]["int8"]["heldout_mean_error"] == 0.01
-    assert (result["version"], result["key"]["device"], result["unmeasured"]) == (7, "bench", {})
+    assert (result["version"], result["key"]["device"], result["unmeasured"]) == (8, "bench", {})
 
 
 def test_check_tells_what_is_not_as_it_should_be(says: Says) -> None:

@@ -72,8 +72,8 @@ class MeasureSettings:
     disturbed machine: how often its sentinel is slow tells how many visits are wanted before agreement counts, and
     of jobs of long visits `patience` times as many, for few of their runs are undisturbed from end to end. Beside a
     network as sentinel no visit is longer, and a job is done once so many visits were on a calm machine, as that
-    one's readings tell: a short operator after `least_rounds`, or a 4th of the `rounds`, others after twice as
-    many. An engine may keep to fewer rounds, and to samples_per_round for every job. cpu_mask pins the runner (bit
+    one's readings tell: a short operator after `least_rounds`, or a 4th of the `rounds`, others after four times
+    as many. An engine may keep to fewer rounds, and to samples_per_round for every job. cpu_mask pins the runner (bit
     n is CPU n). time_limit_s bounds a job's loading with its warm-up, and again all its rounds together.
     sentinel_job_id names the job that is also measured before rounds and now and then in one; None takes the first
     of the batch.

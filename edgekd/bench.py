@@ -172,7 +172,7 @@ class Bench(Holding):
         settings = MeasureSettings(
             threads=device.threads,
             rounds=rounds,
-            least_rounds=_least_rounds(rounds),
+            least_rounds=_least_rounds(rounds, beside),
             samples_per_round=_PAIRED_SAMPLES if beside else _SAMPLES,
             enough_s=_ENOUGH_S * rounds / ROUNDS,
             sentinel_job_id=_SENTINEL,
@@ -302,9 +302,13 @@ def _naming(device: Device) -> Iterator[None]:
         raise LinkLost(f"{device.name} at {device.address}: {error}; the same command goes on from here") from error
 
 
-def _least_rounds(rounds: int) -> int:
-    """Say how often a model is visited at least where `rounds` are the most."""
-    return min(rounds, max(rounds // 16, 4))
+def _least_rounds(rounds: int, beside: str) -> int:
+    """Say how often a model is visited at least where `rounds` are the most.
+
+    Beside a network only calm visits count, and half as many of an operator's told a network of fifty as well.
+    """
+    least = max(rounds // 16, 4)
+    return min(rounds, least // 2 if beside else least)
 
 
 def _write(path: Path, content: bytes) -> None:

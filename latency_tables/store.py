@@ -45,7 +45,7 @@ _SILENT = (
     (", usual_sentinel_ns=0)", ")"),
     (", far_gb_per_s=0.0, kept_ms=0.0", ""),
 )
-_RARELY = 0.05
+_RARELY = 0.10
 _MAX_REASON = 500  # characters; a damaged line may be megabytes long
 
 

@@ -80,8 +80,9 @@ LONG_READING_NS = 200_000_000
 # scatter by less, and where others slow it down, they slow each operator by a factor of its own.
 CALM = 1.15
 # A network's error is whole, an operator's one of some fifty: a network needs so many times as many visits that count,
-# and an operator has at most such a part of the rounds. Twelve told networks as well as forty did.
-NETWORK_VISITS = 2
+# and an operator has at most such a part of the rounds. Twelve told networks as well as forty did, and six told them
+# worse; three told an operator as well as six.
+NETWORK_VISITS = 4
 OP_PART = 4
 # By the share of disturbed readings so many visits are wanted that all of them are disturbed with this chance only, if
 # visits were so as often as readings and each for itself; longer ones are more often, which `patience` stands for.

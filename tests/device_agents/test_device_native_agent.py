@@ -321,7 +321,7 @@ def test_a_visit_of_a_network_takes_more_samples(
 
 
 @pytest.mark.parametrize(
-    ("rounds", "network", "operator"), [(40, (6, 40), (3, 10)), (8, (6, 8), (3, 3)), (2, (2, 2), (2, 2))]
+    ("rounds", "network", "operator"), [(40, (12, 40), (3, 10)), (8, (8, 8), (3, 3)), (2, (2, 2), (2, 2))]
 )
 def test_beside_a_network_visits_on_a_calm_machine_count(
     agent: Agent,
@@ -330,7 +330,7 @@ def test_beside_a_network_visits_on_a_calm_machine_count(
     network: tuple[int, int],
     operator: tuple[int, int],
 ) -> None:
-    """A network needs twice the least, and an operator has a fourth of the rounds at most, where there is no calm."""
+    """A network needs four times the least, and an operator has at most a fourth of the rounds without calm."""
     net, op = (protocol.Job(kind, agent.store(subtraction(10)), kind) for kind in ("network", "operator"))
     settings = replace(quick, rounds=rounds, least_rounds=3, samples_per_round=2)
     results, _ = agent.measure(settings, net, op)

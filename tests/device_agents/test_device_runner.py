@@ -368,13 +368,13 @@ def test_long_runs_want_more_visits(
 
 @pytest.mark.parametrize(
     ("slow_every", "visits"),
-    [(0, {"net": 6, "op": 3}), (2, {"net": 12, "op": 6}), (1, {"net": 6, "op": 3})],
+    [(0, {"net": 12, "op": 3}), (2, {"net": 24, "op": 6}), (1, {"net": 12, "op": 3})],
     ids=["calm", "now and then", "for good"],
 )
 def test_beside_a_network_visits_on_a_calm_machine_count(
     slow_every: int, visits: dict[str, int], bench: Callable[..., Wire]
 ) -> None:
-    """The readings before them tell; a network needs twice as many. What is slow for good is as calm as it gets."""
+    """The readings before them tell; a network needs four times as many. Slow for good is as calm as it gets."""
 
     def slowness(seen: str) -> float:
         return 1.3 if slow_every and seen.count("S") % slow_every == 0 else 1.0

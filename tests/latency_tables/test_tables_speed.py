@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -74,10 +75,10 @@ def test_one_factor_on_a_network_and_what_is_beside_it_is_taken_back(states: lis
 
 def test_what_others_slow_otherwise_is_told_by_the_visits_on_a_calm_machine() -> None:
     """An operator that they do not slow at all would seem faster by all that they slow the network beside it."""
-    speed, others = Speed(40_000, {"other": 2_000_000}), (2_000_000, 3_400_000, 2_100_000, 3_400_000, 2_050_000)
+    speed, others = Speed(40_000, {"other": 2_000_000}), (2_000_000, 3_400_000, 2_000_000, 3_400_000, 2_000_000)
     samples = (1_000_000, 990_000, 1_030_000, 980_000, 1_010_000)
     op = measurement("x", samples_ns=samples, wall_samples_ns=samples, beside="other", beside_ns=others)
-    assert speed.quiet_ms(op) == 1.0
+    assert speed.quiet_ms(op) == pytest.approx(1.005)  # the lower quartile of three
     assert not speed.is_slow(op)
     only_slow = replace(op, beside_ns=(3_400_000,) * 5)
     assert speed.is_slow(only_slow)
@@ -85,20 +86,27 @@ def test_what_others_slow_otherwise_is_told_by_the_visits_on_a_calm_machine() ->
 
 
 def test_the_visits_on_a_calm_machine_tell_how_far_they_scatter() -> None:
-    """By how much their median is above the fastest; too few, or what was measured beside no network, tell nothing."""
-    speed, others = Speed(40_000, {"other": 2_000_000}), (2_000_000, 3_400_000, 2_100_000, 2_050_000)
+    """By how much their median is above the quartile; too few, or what was measured beside no network, tell nothing."""
+    speed, others = Speed(40_000, {"other": 2_000_000}), (2_000_000, 3_400_000, 2_000_000, 2_000_000)
     samples = (1_050_000, 1_000_000, 1_900_000, 1_800_000, 1_020_000, 1_100_000, 1_200_000, 1_030_000)
     network = measurement("x", samples_ns=samples, wall_samples_ns=samples, beside="other", beside_ns=others)
-    assert speed.scatter(network) == pytest.approx(0.02)
+    assert speed.scatter(network) == pytest.approx(1.02 / 1.01 - 1)
     assert speed.scatter(replace(network, beside_ns=(2_000_000, 3_400_000, 3_400_000, 3_400_000))) == 0.0
     assert speed.scatter(replace(network, beside="", beside_ns=())) == 0.0
 
 
-def test_a_calm_sample_that_lost_time_counts_by_the_wall() -> None:
-    """A thread's clock may leave out time that the model ran; beside a network as without one."""
-    samples, wall = (1_000_000, 600_000, 1_010_000), (1_000_000, 1_020_000, 1_010_000)
-    op = measurement("x", samples_ns=samples, wall_samples_ns=wall, beside="other", beside_ns=(2_000_000,) * 3)
-    assert Speed(40_000, {"other": 2_000_000}).quiet_ms(op) == 1.0
+def test_half_of_what_a_calm_machine_is_off_is_taken_back() -> None:
+    """A slower clock slows all alike, but what slows the network beside it by its weights slows few others as much."""
+    op = measurement("x", 1_000_000, beside="other", beside_ns=(2_000_000,))
+    read = [Speed(40_000, {"other": level_ns}).quiet_ms(op) for level_ns in (1_900_000, 2_000_000, 2_100_000)]
+    assert read == pytest.approx([math.sqrt(0.95), 1.0, math.sqrt(1.05)])
+
+
+def test_neither_a_boost_nor_a_clock_that_lost_time_tells_what_is_usual() -> None:
+    """What one visit seemed to take is no lower quartile of them."""
+    samples = (1_010_000, 600_000, 1_000_000, 1_000_000, 1_020_000)
+    op = measurement("x", samples_ns=samples, wall_samples_ns=samples, beside="other", beside_ns=(2_000_000,) * 5)
+    assert Speed(40_000, {"other": 2_000_000}).quiet_ms(op) == pytest.approx(1.0)
 
 
 def test_what_had_no_calm_may_be_measured_again() -> None:

@@ -142,7 +142,7 @@ def test_what_something_was_measured_beside_is_kept(tmp_path: Path) -> None:
     table = load_table(tmp_path / "t.jsonl")
     assert [network.measurement for network in table.networks.values()] == [network, alone]
     assert table.rows == {OPS[0].key: row}
-    assert table.beside_ns == {"n float32": 1503}
+    assert table.beside_ns == {"n float32": 1506}
     assert table.usual_sentinel_ns == alone.sentinel_ns
     assert (tmp_path / "t.jsonl").read_text().count('"beside"') == 2
 

@@ -42,7 +42,7 @@ enum { AGREEING_VISITS = 3 }; /* one fast visit may be luck, and two of them cha
 static const double CALM = 1.15;
 /* A network's error is whole, an operator's one of some fifty: a network needs so many times as many visits that count,
  * and an operator has at most such a part of the rounds. */
-enum { NETWORK_VISITS = 2 };
+enum { NETWORK_VISITS = 4 };
 enum { OP_PART = 4 };
 
 /* --- samples --- */

@@ -4,7 +4,8 @@
                  + per_op_ms · operators + offset_ms
     fetched(rate) = row - first + (first³ + (weights/rate)³)^⅓
 
-Here first is the part of a row's time in which an operator uses its weights for the first time. Every row has been
+Here first is the part of a row's time in which an operator uses its weights for the first time; of its weights those
+come from near that it had at hand where it was measured alone, again and again, and from far all. Every row has been
 freed of the fixed cost of one call of the runtime, which was measured by itself. Which shares of a network's weights
 are kept, come from near and come from far is fetching.py's, and how the coefficients are found is fitting.py's. The
 errors kept beside the fit are those of leaving each network out in turn; its interval holds besides how far another
@@ -55,6 +56,7 @@ class Calibration:
     kept_ms: float = 0.0  # for how long they stay near
     usual_sentinel_ns: int = 0  # times are read as of this speed, see speed.py; 0: as they were measured
     rows_at_once: float = 0.0  # that a kernel computes with each weight before it takes the next; 0: all
+    at_hand_mb: float = 0.0  # of an operator's weights, for which its row did not wait; 0: all
 
     def __post_init__(self) -> None:
         """Raise ValueError for what would make times infinite, or less of slower operators and of more weights."""
@@ -66,12 +68,9 @@ class Calibration:
                 raise ValueError(f"{name} is {rate!r}, not 0 or {_LEAST_RATE:g} to {_MOST_RATE:g}")
         if self.fetch_gb_per_s and self.far_gb_per_s > self.fetch_gb_per_s:
             raise ValueError(f"far_gb_per_s is {self.far_gb_per_s!r}, above fetch_gb_per_s {self.fetch_gb_per_s!r}")
-        if not self.kept_mb >= 0:
-            raise ValueError(f"kept_mb is {self.kept_mb!r}, not 0 or more")
-        if not self.rows_at_once >= 0:
-            raise ValueError(f"rows_at_once is {self.rows_at_once!r}, not 0 or more")
-        if self.usual_sentinel_ns < 0:
-            raise ValueError(f"usual_sentinel_ns is {self.usual_sentinel_ns!r}, not 0 or more")
+        for name in ("kept_mb", "rows_at_once", "at_hand_mb", "usual_sentinel_ns"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, not 0 or more")
         if bool(self.kept_ms) != bool(self.far_gb_per_s):
             raise ValueError(f"kept_ms is {self.kept_ms!r} at far_gb_per_s {self.far_gb_per_s!r}; both or none are 0")
         if self.kept_ms and not _LEAST_KEPT_MS <= self.kept_ms <= _MOST_KEPT_MS:
@@ -80,8 +79,8 @@ class Calibration:
     @property
     def memory(self) -> Memory:
         """Say where weights come from."""
-        kept_ms = self.kept_ms or math.inf
-        return Memory(self.fetch_gb_per_s, self.kept_mb, self.far_gb_per_s, kept_ms, self.rows_at_once)
+        kept_ms, use = self.kept_ms or math.inf, (self.rows_at_once, self.at_hand_mb)
+        return Memory(self.fetch_gb_per_s, self.kept_mb, self.far_gb_per_s, kept_ms, *use)
 
     def terms(self, work: Work) -> Floats:
         """Give (5,) of what an operator adds to the sums of `sum_ms`.
@@ -90,9 +89,7 @@ class Calibration:
         from near, and from far; megabytes of weights; and ms of its own.
         """
         columns, row_ms = columns_of([work]), work.own_ms
-        near_ms, far_ms = (
-            float(fetched_ms(columns, rate, self.rows_at_once)[0]) for rate in (self.fetch_gb_per_s, self.far_gb_per_s)
-        )
+        near_ms, far_ms = (float(fetched_ms(columns, way)[0]) for way in (self.memory.near, self.memory.far))
         besides = self.scale * (near_ms - row_ms), self.scale * (far_ms - row_ms)
         return np.array([self.scale * row_ms + self.per_op_ms, *besides, work.weight_mb, row_ms])
 
@@ -150,6 +147,7 @@ def calibrate(observations: Sequence[Observation], fixed_ms: float = 0.0, near_g
         far_gb_per_s=found.memory.far_gb_per_s,
         kept_ms=found.memory.kept_ms if found.memory.far_gb_per_s else 0.0,
         rows_at_once=found.memory.rows_at_once,
+        at_hand_mb=found.memory.at_hand_mb,
     )
 
 

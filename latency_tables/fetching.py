@@ -31,6 +31,15 @@ _LEAST_MB = 1e-9  # what a network has at least, for shares of it
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How an operator's weights come to it; a rate of 0 is no limit at all."""
+
+    gb_per_s: float
+    rows_at_once: float = 0.0  # that a kernel computes with each weight before it takes the next; 0: all
+    most_mb: float = 0.0  # of its weights come so that its own time does not hold it; 0: all
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Where a network's weights come from; a rate of 0 is no limit at all. A megabyte is 10⁶ bytes."""
 
@@ -38,14 +47,25 @@ class Memory:
     kept_mb: float = 0.0  # of a network's weights, which that cache keeps
     far_gb_per_s: float = 0.0  # rate of what others have driven out since the run before; not above the near one
     kept_ms: float = math.inf  # after how long they have, with most of it; in sums of operators' own times
-    rows_at_once: float = 0.0  # that a kernel computes with each weight before it takes the next; 0: all
+    rows_at_once: float = 0.0  # as in `Way`
+    at_hand_mb: float = 0.0  # of an operator's weights, for which its own time did not wait; 0: all
+
+    @property
+    def near(self) -> Way:
+        """Say how weights come from near: so came those of a large operator when it was measured alone, too."""
+        return Way(self.near_gb_per_s, self.rows_at_once, self.at_hand_mb)
+
+    @property
+    def far(self) -> Way:
+        """Say how weights come from far, where those of no operator measured again and again had to come from."""
+        return Way(self.far_gb_per_s, self.rows_at_once)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one operator does in a network: it computes, and waits for its weights meanwhile."""
 
-    own_ms: float  # with its weights at hand, without the fixed cost of a call
+    own_ms: float  # measured again and again, with its weights at hand, without the fixed cost of a call
     weight_mb: float
     rows: int = 1  # of a matrix product, which all take the same weights: a convolution's pixels
 
@@ -73,15 +93,17 @@ def columns_of(works: Sequence[Work]) -> Floats:
     return np.array([(one.own_ms, one.weight_mb, one.rows) for one in works], np.float64).reshape(-1, 3).T
 
 
-def fetched_ms(columns: Floats, gb_per_s: float, rows_at_once: float) -> Floats:
-    """Give the (N,) times of operators whose weights come at a rate while they compute their first rows.
+def fetched_ms(columns: Floats, way: Way) -> Floats:
+    """Give the (N,) times of operators whose weights come while they compute their first rows.
 
-    `columns` are those of `columns_of`, `rows_at_once` is that of `Memory`; megabytes by GB/s are ms.
+    `columns` are those of `columns_of`; megabytes by GB/s are ms.
     """
     own_ms: Floats = columns[0]
-    if not gb_per_s:
+    weight_mb, rows = columns[1:]
+    if not way.gb_per_s:
         return own_ms
-    first_ms = own_ms * np.minimum(1.0, rows_at_once / columns[2]) if rows_at_once else own_ms
-    both: Floats = first_ms**_TOGETHER + (columns[1] / gb_per_s) ** _TOGETHER
+    first_ms = own_ms * np.minimum(1.0, way.rows_at_once / rows) if way.rows_at_once else own_ms
+    coming_mb = np.minimum(weight_mb, way.most_mb) if way.most_mb else weight_mb
+    both: Floats = first_ms**_TOGETHER + (coming_mb / way.gb_per_s) ** _TOGETHER
     fetched: Floats = own_ms - first_ms + both ** (1 / _TOGETHER)
     return fetched

@@ -7,9 +7,9 @@ Format history: 1, the first (2026); 2, the key names the engine, which was alwa
 line ends with a checksum over itself and the header, so that a digit changed and a row of another table are noticed
 (2026); 4, calibrations know the rate at which weights are fetched (2026); 5, they know a second one, for networks that
 take longer (2026); 6, they know the speed that they read slow rows at (2026); 7, measurements hold what a network took
-beside them (2026); 8, calibrations know while how much of an operator its weights come (2026). A file goes on in the
-version that it was begun in; one of version 3 to 7 that is added to or calibrated anew is refused by an edgekd that
-knows no later one.
+beside them (2026); 8, calibrations know while how much of an operator its weights come (2026); 9, and how many of them
+come (2026). A file goes on in the version that it was begun in; one of version 3 to 8 that is added to or calibrated
+anew is refused by an edgekd that knows no later one.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from latency_tables.journal import Contents, Journal, read_journal, sealed_lines
 from latency_tables.schema import Measurement, Network, TableKey, merged
 from latency_tables.speed import Speed
 
-FORMAT, VERSION = "edgekd-table", 8
+FORMAT, VERSION = "edgekd-table", 9
 _SEALED_SINCE = 3
 _FITTED_ALIKE_SINCE = 4  # calibrations before had other coefficients
-# Left out where they say nothing, so that tables of version 4 to 7 keep their hash.
+# Left out where they say nothing, so that tables of version 4 to 8 keep their hash.
 _SILENT = (
+    (", at_hand_mb=0.0)", ")"),
     (", rows_at_once=0.0)", ")"),
     (", beside='', beside_ns=())", ")"),
     (", usual_sentinel_ns=0)", ")"),

@@ -17,7 +17,7 @@ OPS = [conv(8), conv(16), conv(8, dtype="int8")]
 NETWORK = Network("network:a", "float32", (OPS[0].key, OPS[1].key), measurement("network:a", 2500))
 ROW, NET, CAL = 2, 5, 6  # lines of a filled table
 # Fields of a calibration by the version that they came with; before, they were 0.
-_SINCE = {5: ("far_gb_per_s", "kept_ms"), 6: ("usual_sentinel_ns",), 8: ("rows_at_once",)}
+_SINCE = {5: ("far_gb_per_s", "kept_ms"), 6: ("usual_sentinel_ns",), 8: ("rows_at_once",), 9: ("at_hand_mb",)}
 Edit = Callable[[dict[str, Any]], object]
 
 

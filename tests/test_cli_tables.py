@@ -78,7 +78,7 @@ def test_check_prints_what_a_good_table_holds(says: Says, gives: Gives) -> None:
     """Rows by kind and dtype, networks, calibrations with their errors, key, times and attempts."""
     text = says("check", "a.jsonl")
     for part in (
-        "a.jsonl: is whole; version 8",
+        "a.jsonl: is whole; version 9",
         "every line has a checksum",
         "key: device bench, build_fingerprint linux-6.1, engine python",
         "2  conv_2d float32",
@@ -92,7 +92,7 @@ def test_check_prints_what_a_good_table_holds(says: Says, gives: Gives) -> None:
     result = gives("check", "a.jsonl")
     assert result["rows"][0] == {"kind": "conv_2d", "dtype": "float32", "rows": 2}
     assert result["calibrations"]["int8"]["heldout_mean_error"] == 0.01
-    assert (result["version"], result["key"]["device"], result["unmeasured"]) == (8, "bench", {})
+    assert (result["version"], result["key"]["device"], result["unmeasured"]) == (9, "bench", {})
 
 
 def test_check_tells_what_is_not_as_it_should_be(says: Says) -> None:
@@ -171,7 +171,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (said(CAL, ":0.9", ":-Infinity"), ", line 6: no JSON (-Infinity is no number)"),
     (said(CAL, ":0.9", ":1e999"), ", line 6: scale holds a number that is not finite or absurdly large: inf"),
     (said(NET, '"op_keys":[', '"op_keys":' + "[" * 100_000), ", line 5: no JSON (maximum recursion depth exceeded"),
-    (changed(1, lambda e: e.update(version=99)), ", line 1: version 99 is not 1 to 8, those that this edgekd reads"),
+    (changed(1, lambda e: e.update(version=99)), ", line 1: version 99 is not 1 to 9, those that this edgekd reads"),
     (changed(NET, lambda e: e.update(type="layer")), ", line 5: unknown entry type 'layer'"),
     (lambda path: path.write_bytes(b"\x80\x04\x95\n"), ", line 1: no JSON"),
 ]

@@ -31,7 +31,7 @@ def test_a_report_counts_what_is_there(path: Path) -> None:
     assert report.attempts == {1: 3, 2: 1}
     assert (report.first_at, report.last_at) == ("2026-01-02T03:04:05Z", "2026-01-05T00:00:00Z")
     assert report.key == KEY
-    assert (report.version, report.sealed, report.cut_bytes) == (8, True, 0)
+    assert (report.version, report.sealed, report.cut_bytes) == (9, True, 0)
     assert report.size_bytes == path.stat().st_size
     assert (report.sources, report.unmeasured) == ({"measured": 4}, {})
     assert report.disturbed == report.outdated == ()

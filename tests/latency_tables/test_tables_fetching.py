@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latency_tables.calibrate import uncalibrated
-from latency_tables.fetching import Memory, Work, columns_of, fetched_ms, shares
+from latency_tables.fetching import Memory, Way, Work, columns_of, fetched_ms, shares
 from latency_tables.op_spec import OpSpec
 
-FIT = replace(uncalibrated(0.001), fetch_gb_per_s=20.0, kept_mb=1.0, far_gb_per_s=6.0, kept_ms=2.0, rows_at_once=12.0)
+_RATES = {"fetch_gb_per_s": 20.0, "kept_mb": 1.0, "far_gb_per_s": 6.0, "kept_ms": 2.0}
+FIT = replace(uncalibrated(0.001), **_RATES, rows_at_once=12.0, at_hand_mb=1.5)
 amounts = st.floats(0.0, 20.0)
 
 
@@ -34,13 +35,13 @@ def test_weights_come_from_near_until_a_network_takes_long() -> None:
 def test_no_size_that_a_key_may_tell_breaks_a_fit() -> None:
     """Foreign tables may hold anything that can be spelled."""
     op = OpSpec.parse("conv_2d;float32;in=16777216x16777216x16777216x1;out_channels=1")
-    assert np.isfinite(fetched_ms(columns_of([Work.of(op, 0.3)]), 10.0, 12.0)).all()
+    assert np.isfinite(fetched_ms(columns_of([Work.of(op, 0.3)]), Way(10.0, 12.0, 1.5))).all()
 
 
 def test_without_a_far_rate_length_does_not_matter() -> None:
     """Nothing is driven out where no such limit was seen."""
     assert shares_of(Memory(20.0, 1.0), 4.0, 1e3) == (0.75, 0.0)
-    assert fetched_ms(columns_of([Work(0.3, 5.0)]), 0.0, 0.0).tolist() == [0.3]
+    assert fetched_ms(columns_of([Work(0.3, 5.0)]), Way(0.0)).tolist() == [0.3]
 
 
 @pytest.mark.parametrize(("key", "rows"), [
@@ -65,8 +66,19 @@ def test_weights_come_while_the_first_rows_are_computed() -> None:
     """
     columns = columns_of([Work(0.9, 4.0, 36), Work(0.9, 4.0, 9)])
     meanwhile = (0.9**3 + 0.4**3) ** (1 / 3)
-    assert fetched_ms(columns, 10.0, 12.0) == pytest.approx([0.6 + (0.3**3 + 0.4**3) ** (1 / 3), meanwhile])
-    assert fetched_ms(columns, 10.0, 0.0) == pytest.approx([meanwhile] * 2)
+    assert fetched_ms(columns, Way(10.0, 12.0)) == pytest.approx([0.6 + (0.3**3 + 0.4**3) ** (1 / 3), meanwhile])
+    assert fetched_ms(columns, Way(10.0)) == pytest.approx([meanwhile] * 2)
+
+
+def test_what_an_operator_measured_alone_had_to_fetch_is_in_its_own_time() -> None:
+    """Beyond what the core keeps weights came from near then, too; from far, where others drive them to, come all."""
+    memory = Memory(20.0, 1.5, 6.0, 2.0, rows_at_once=12.0, at_hand_mb=1.5)
+    assert (memory.near, memory.far) == (Way(20.0, 12.0, 1.5), Way(6.0, 12.0, 0.0))
+    columns = columns_of([Work(0.1, 1.0, 9), Work(0.1, 4.0, 9)])
+    come = [1.0 / 20.0, 1.5 / 20.0]
+    assert fetched_ms(columns, memory.near) == pytest.approx([(0.1**3 + ms**3) ** (1 / 3) for ms in come])
+    come = [1.0 / 6.0, 4.0 / 6.0]
+    assert fetched_ms(columns, memory.far) == pytest.approx([(0.1**3 + ms**3) ** (1 / 3) for ms in come])
 
 
 @given(weight_mb=amounts, own_ms=amounts)

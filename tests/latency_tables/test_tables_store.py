@@ -283,7 +283,7 @@ def test_numbers_that_are_none_are_refused(path: Path, number: str, line: int, f
 
 
 HEADER_EDITS: list[tuple[Edit, str]] = [
-    (lambda e: e.update(version=9), "version 9 is not 1 to 8, those that this edgekd reads"),
+    (lambda e: e.update(version=10), "version 10 is not 1 to 9, those that this edgekd reads"),
     (lambda e: e.update(version=2), "version 2 with a checksum: it was changed"),
     (lambda e: e.update(rows=5), "unknown field 'rows'"),
     (lambda e: e.update(version=None), "version None"),
@@ -406,7 +406,7 @@ def test_a_line_without_its_checksum_is_refused(path: Path) -> None:
         load_table(path)
     path.write_text("\n".join([plain[0], *lines[1:]]) + "\n")
     for read in (load_table, lambda path: TableFile(path, KEY)):
-        with pytest.raises(FileDamaged, match=r"line 1: (version 8 without a checksum|the header has no checksum)"):
+        with pytest.raises(FileDamaged, match=r"line 1: (version 9 without a checksum|the header has no checksum)"):
             read(path)
 
 
@@ -579,7 +579,8 @@ def test_the_hash_is_of_what_predictions_depend_on(path: Path) -> None:
     others.append(replace(table, calibrations={"int8": replace(CALIBRATION, far_gb_per_s=0.1, kept_ms=1.0)}))
     others.append(replace(table, calibrations={"int8": replace(CALIBRATION, usual_sentinel_ns=5000)}))
     others.append(replace(table, calibrations={"int8": replace(CALIBRATION, rows_at_once=12.0)}))
-    assert len({table_sha256(other) for other in [table, *others]}) == 8
+    others.append(replace(table, calibrations={"int8": replace(CALIBRATION, at_hand_mb=1.5)}))
+    assert len({table_sha256(other) for other in [table, *others]}) == 9
 
 
 def test_a_table_keeps_its_hash_when_calibrations_can_say_more() -> None:

@@ -32,6 +32,7 @@ from latency_tables.builder import (
     build,
 )
 from latency_tables.calibrate import MIN_NETWORKS
+from latency_tables.features import sizes_of
 from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
 from latency_tables.store import LatencyTable, TableFile
@@ -53,7 +54,7 @@ QUICK = Effort(MIN_NETWORKS, 24, 1)  # a fifth of the time, for a first look or 
 
 _CALIBRATION_SEED = 20
 _FEW = 5  # reasons in one message
-_DRAWS = 4  # for each uniform calibration network that is chosen
+_DRAWS = 8  # for each uniform calibration network that is chosen
 _MAX_LIGHTNESS = 0.9  # share of the decisions that the lightest calibration network takes the light way
 
 
@@ -169,11 +170,12 @@ def all_ops(space: Space, dtypes: Sequence[str] = DTYPES) -> tuple[OpSpec, ...]:
 
 def calibration_archs(space: Space, count: int = CALIBRATION_NETWORKS) -> list[Arch]:
     """Choose so many architectures to calibrate on, always the same: the reference, then for one half uniform ones from
-    few weights to many, for the other ever lighter ones.
+    small to large, for the other ever lighter ones.
 
     A search under a target ends among the fast architectures, which uniform sampling hardly ever shows, and begins
-    among those that it does; a fit without either would have to extrapolate. A space of fewer architectures lends its
-    layers to deeper ones.
+    among those that it does; a fit without either would have to extrapolate. Weights that come from far, because a
+    network takes so long that they are driven out meanwhile, show in those alone that are both heavy and long. A space
+    of fewer architectures lends its layers to deeper ones.
     """
     rng = random.Random(_CALIBRATION_SEED)  # noqa: S311 - a choice of networks, not a secret
     half = count // 2
@@ -191,9 +193,9 @@ def calibration_archs(space: Space, count: int = CALIBRATION_NETWORKS) -> list[A
 
 
 def _uniform(space: Space, count: int, rng: random.Random) -> list[Arch]:
-    """Draw architectures uniformly and choose some of them, spread evenly over the order of their weights."""
+    """Draw architectures uniformly and choose some of them, spread evenly over their order by size."""
     drawn = [_drawn(space, 0.0, rng) for _ in range(_DRAWS * count)]
-    drawn.sort(key=lambda arch: _weight_bytes(space, arch))
+    drawn.sort(key=lambda arch: _size(space, arch))
     return [drawn[number * (len(drawn) - 1) // max(1, count - 1)] for number in range(count)]
 
 
@@ -203,8 +205,10 @@ def _drawn(space: Space, lightness: float, rng: random.Random) -> Arch:
     return space.arch([least if rng.random() < lightness else rng.randrange(size) for size, least in pairs])
 
 
-def _weight_bytes(space: Space, arch: Arch) -> int:
-    return sum(op.weight_bytes for op in graph_of(space, arch).ops)
+def _size(space: Space, arch: Arch) -> int:
+    """Say how heavy and how long a network is: its weights times its multiplications."""
+    ops = graph_of(space, arch).ops
+    return sum(op.weight_bytes for op in ops) * sum(sizes_of(op).macs for op in ops)
 
 
 def _deeper(archs: Sequence[Arch]) -> Iterator[Arch]:

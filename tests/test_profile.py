@@ -27,11 +27,13 @@ from edgekd.graph.model_file import ModelFile, read_model
 from edgekd.profile import CALIBRATION_NETWORKS, Order, ProfileRequest, all_ops, calibration_archs, profile
 from edgekd.search.latency import LatencyModel
 from edgekd.sentinels import network_content, network_name
+from edgekd.spaces.arch import Arch
 from edgekd.spaces.layers import graph_of
 from edgekd.spaces.mnasnet import SPACES
 from latency_tables.builder import FIXED_COST_OPS
 from latency_tables.calibrate import MIN_NETWORKS
 from latency_tables.errors import OtherSettings
+from latency_tables.features import sizes_of
 from latency_tables.op_spec import DTYPES, OpSpec
 from latency_tables.schema import Measurement
 from latency_tables.store import load_table
@@ -95,18 +97,30 @@ def test_the_calibration_networks_are_always_the_same() -> None:
     assert NARROW.reference() in archs
 
 
-def test_the_calibration_networks_reach_from_few_weights_to_many_and_on_to_the_lightest() -> None:
-    """The first half spans what uniform draws have; in the second the light options become ever more."""
+def weights_and_macs(arch: Arch) -> tuple[int, int]:
+    """Give how heavy and how long an architecture's network is."""
+    ops = graph_of(NARROW, arch).ops
+    return sum(op.weight_bytes for op in ops), sum(sizes_of(op).macs for op in ops)
+
+
+def test_the_calibration_networks_reach_from_small_to_large_and_on_to_the_lightest() -> None:
+    """The first half spans what uniform draws have, by weights times multiplications, so that the last has many of
+    both; in the second the light options become ever more.
+    """
     archs = calibration_archs(NARROW)
     half = CALIBRATION_NETWORKS // 2
-    weights = [sum(op.weight_bytes for op in graph_of(NARROW, arch).ops) for arch in archs]
-    uniform = sorted(sum(op.weight_bytes for op in graph_of(NARROW, a).ops) for a in random_archs(NARROW, 100, seed=3))
-    assert weights[1:half] == sorted(weights[1:half])
-    assert weights[1] < uniform[10]
-    assert weights[half - 1] > uniform[90]
+    sizes = [math.prod(weights_and_macs(arch)) for arch in archs]
+    weights, macs = map(sorted, zip(*map(weights_and_macs, random_archs(NARROW, 100, seed=3)), strict=True))
+    assert sizes[1:half] == sorted(sizes[1:half])
+    lightest, shortest = weights_and_macs(archs[1])
+    assert lightest < weights[20]
+    assert shortest < macs[20]
+    heaviest, longest = weights_and_macs(archs[half - 1])
+    assert heaviest > weights[80]
+    assert longest > macs[80]
     light = [sum(map(operator.eq, NARROW.choices(arch), NARROW.lightest)) for arch in archs[half:]]
     assert statistics.mean(light[:3]) + 10 < statistics.mean(light[-3:])
-    assert max(weights[-3:]) < uniform[10]
+    assert max(weights_and_macs(arch)[0] for arch in archs[-3:]) < weights[10]
 
 
 def test_a_profile_covers_the_space(fake_bench: type[FakeBench], request_: ProfileRequest) -> None:

@@ -50,7 +50,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(MIN_NETWORKS, 24, 1)  # a fifth of the time, for a first look or an emulated device
+QUICK = Effort(MIN_NETWORKS, 24, 1)  # less than half of the time, for a first look or an emulated device
 
 _CALIBRATION_SEED = 20
 _FEW = 5  # reasons in one message

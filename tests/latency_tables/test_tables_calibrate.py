@@ -130,13 +130,16 @@ def test_another_session_is_off_by_what_calm_visits_scatter() -> None:
     assert dataclasses.replace(scattering, interval_error=one.interval_error) == one
 
 
-def fetching(count: int, gb_per_s: float, seed: int) -> list[Observation]:
-    """Make networks whose operators compute or wait for their weights, whichever takes longer."""
+def fetching(count: int, gb_per_s: float, seed: int, most_mb: float = 1.5) -> list[Observation]:
+    """Make networks whose operators compute or wait for their weights, whichever takes longer.
+
+    They have no more weights than a core's own cache keeps, unless `most_mb` says otherwise.
+    """
     rng, made = random.Random(seed), []
     for _ in range(count):
         operators = rng.randint(20, 60)
         own = [rng.uniform(0.01, 0.1) for _ in range(operators)]
-        weights = [rng.choice((0.01, 0.1, rng.uniform(0.5, 2.0))) for _ in range(operators)]
+        weights = [rng.choice((0.01, 0.1, rng.uniform(0.5, most_mb))) for _ in range(operators)]
         longer = (max(ms, mb / gb_per_s) for ms, mb in zip(own, weights, strict=True))
         made.append(Observation(tuple(map(Work, own, weights)), sum(longer)))
     return made
@@ -170,7 +173,7 @@ def test_weights_that_only_long_networks_lose_are_seen(far_gb_per_s: float, kept
 
 def test_weights_hide_behind_the_first_rows_alone() -> None:
     """Of operators that give many pixels more is seen of the same rate, and a fit knows it."""
-    truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=10.0, kept_mb=1.0, rows_at_once=12.0)
+    truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=10.0, kept_mb=1.5, rows_at_once=12.0)
     rng = random.Random(8)
 
     def made(seed: int) -> list[Observation]:
@@ -185,6 +188,21 @@ def test_weights_hide_behind_the_first_rows_alone() -> None:
     fit, others = calibrate(made(1)), made(2)
     blind = dataclasses.replace(fit, rows_at_once=0.0)
     assert fit.rows_at_once == 12.0
+    assert fit.fetch_gb_per_s == pytest.approx(10.0, rel=0.1)
+    errors, without = (np.mean([error_of(one, other) for other in others]) for one in (fit, blind))
+    assert errors < 0.005
+    assert without > 10 * errors
+
+
+def test_what_large_operators_fetched_alone_is_not_fetched_twice() -> None:
+    """A fit knows that their rows hold it, and finds the rate at which the others' weights come."""
+    truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=10.0, kept_mb=1.5, at_hand_mb=1.5)
+    fit, others = (
+        calibrate([timed(truth, one) for one in fetching(20, 1e6, 1, most_mb=6.0)]),
+        [timed(truth, one) for one in fetching(20, 1e6, 2, most_mb=6.0)],
+    )
+    blind = dataclasses.replace(fit, at_hand_mb=0.0)
+    assert fit.at_hand_mb == 1.5
     assert fit.fetch_gb_per_s == pytest.approx(10.0, rel=0.1)
     errors, without = (np.mean([error_of(one, other) for other in others]) for one in (fit, blind))
     assert errors < 0.005
@@ -226,7 +244,7 @@ def light(fetch_gb_per_s: float, seed: int) -> tuple[list[Observation], list[Obs
     truth = dataclasses.replace(uncalibrated(0.0), fetch_gb_per_s=fetch_gb_per_s, kept_mb=1.0)
     made = [
         timed(truth, dataclasses.replace(one, works=tuple(Work(w.own_ms, w.weight_mb / 4) for w in one.works)))
-        for one in fetching(60, 1e6, seed)
+        for one in fetching(60, 1e6, seed, most_mb=2.0)
     ]
     noisy = [dataclasses.replace(one, measured_ms=one.measured_ms * (1 + 0.02 * rng.normal())) for one in made[:20]]
     return noisy, made[20:]

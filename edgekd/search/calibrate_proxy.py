@@ -219,7 +219,7 @@ def _mean_seconds(rated: Sequence[Rated]) -> float:
 
 
 def _entry(setting: ProxySetting, arch: Arch, rated: Rated) -> dict[str, Any]:
-    found = {"accuracy": rated.accuracy, "seconds": round(rated.seconds, 3), "epochs": rated.epochs}
+    found = {"accuracy": rated.accuracy, "seconds": rated.seconds, "epochs": rated.epochs}
     return {"setting": asdict(setting), "arch": str(arch), **found, "failure": rated.failure, "host": rated.host}
 
 

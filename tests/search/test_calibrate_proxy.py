@@ -156,6 +156,17 @@ def test_a_stopped_calibration_goes_on_where_it_was(tmp_path: Path, killed_after
     assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+def test_a_known_calibration_chooses_as_when_it_was_trained(tmp_path: Path) -> None:
+    """A clock's seconds come back from the journal as they were read: of two settings alike the same one is cheaper."""
+
+    def rate(setting: ProxySetting, arch: Arch) -> Rated:
+        return Rated(quality(arch), 0.0501 if setting == GUIDED else 0.0500001, epochs=setting.epochs, host="here")
+
+    trained = calibrate(plan(), tmp_path / "journal", IDENTITY, School(rate).open)
+    assert trained.chosen.setting != GUIDED
+    assert calibrate(plan(), tmp_path / "journal", IDENTITY, no_school) == trained  # type: ignore[arg-type]
+
+
 def test_a_calibration_is_extended_by_architectures_and_settings(tmp_path: Path) -> None:
     """Only what is new is trained."""
     calibrate(plan(ARCHS[:20], (GUIDED,)), tmp_path / "journal", IDENTITY, School().open)

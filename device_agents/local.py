@@ -12,10 +12,11 @@ import os
 import selectors
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,7 @@ from device_agents.transport import Completed
 from device_agents.whole_file import whole_file
 
 _STDERR_TAIL_BYTES = 8192  # enough for a traceback; a chatty library must not fill our memory
+_ANYBODY_WRITES = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _KILL_WAIT_S = 10.0  # a killed process lingers only while the kernel frees its memory
 
 
@@ -57,8 +59,12 @@ class LocalTransport:
         return process
 
     def push(self, local: Path, remote: str) -> None:
-        """Copy a file beside its target and rename it, so that the target is never half a file."""
-        _copy(local, Path(remote))
+        """Copy a file beside its target and rename it, so that the target is never half a file.
+
+        A file that nobody may write is the same one under both names where both are on one disk: hundreds of megabytes
+        of models need no second copy, which the disk would be busy with while they are measured.
+        """
+        _put(local, Path(remote), _link_or_copy)
 
     def push_all(self, files: Mapping[str, Path]) -> None:
         """Copy files one after the other: on one disk they would only wait for each other."""
@@ -67,7 +73,7 @@ class LocalTransport:
 
     def pull(self, remote: str, local: Path) -> None:
         """Copy a file beside its target and rename it, so that the target is never half a file."""
-        _copy(Path(remote), local)
+        _put(Path(remote), local, shutil.copy)
 
     def close(self) -> None:
         """End every process that this transport started."""
@@ -226,9 +232,17 @@ def _fd(pipe: IO[Any] | None) -> int:
     return pipe.fileno()
 
 
-def _copy(source: Path, target: Path) -> None:
+def _put(source: Path, target: Path, copy: Callable[[Path, Path], object]) -> None:
     try:
         with whole_file(target, durable=False) as beside:
-            shutil.copy(source, beside)  # with its mode: what can be executed here can be there
+            copy(source, beside)
     except OSError as error:
         raise TransportError(f"cannot copy {source} to {target}: {error.strerror}") from error
+
+
+def _link_or_copy(source: Path, beside: Path) -> None:
+    if not source.stat().st_mode & _ANYBODY_WRITES:
+        with contextlib.suppress(OSError):  # another disk, or one without such links
+            beside.hardlink_to(source)
+            return
+    shutil.copy(source, beside)  # with its mode: what can be executed here can be there

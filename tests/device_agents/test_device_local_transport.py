@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,36 @@ def test_a_copy_says_both_names(transport: Transport, tmp_path: Path) -> None:
     """Which file, and where to."""
     with pytest.raises(TransportError, match=r"cannot copy .*missing to .*target: No such file"):
         transport.push(tmp_path / "missing", str(tmp_path / "target"))
+
+
+def test_what_nobody_may_write_is_not_copied_on_its_own_disk(transport: Transport, tmp_path: Path) -> None:
+    """It has two names, of which either may go; what can be written is copied, and so is all that is pulled."""
+    fixed, open_, names = tmp_path / "fixed", tmp_path / "open", [tmp_path / name for name in ("a", "b", "c")]
+    for path, mode in ((fixed, 0o444), (open_, 0o644)):
+        path.write_bytes(b"content")
+        path.chmod(mode)
+    transport.push(fixed, str(names[0]))
+    transport.push(fixed, str(names[0]))
+    transport.push(open_, str(names[1]))
+    transport.pull(str(fixed), names[2])
+    assert [name.samefile(fixed) for name in names] == [True, False, False]
+    fixed.unlink()
+    assert [name.read_bytes() for name in names] == 3 * [b"content"]
+
+
+def test_what_cannot_be_linked_is_copied(transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from one disk to another."""
+
+    def other_disk(*names: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", other_disk)
+    fixed, target = tmp_path / "fixed", tmp_path / "target"
+    fixed.write_bytes(b"content")
+    fixed.chmod(0o444)
+    transport.push(fixed, str(target))
+    assert target.read_bytes() == b"content"
+    assert not target.samefile(fixed)
 
 
 @pytest.mark.parametrize(("code", "name"), [(-9, "SIGKILL"), (139, "SIGSEGV"), (0, None), (1, None), (255, None)])

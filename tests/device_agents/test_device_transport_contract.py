@@ -325,6 +325,22 @@ def test_a_program_can_be_run_where_it_was_pushed(transport: Transport, peer: Pe
     assert output(transport.run([f"{peer.folder}/program", "care"], 20)) == ["run with care"]
 
 
+def test_a_file_that_nobody_may_write_is_pushed_again_and_outlives_its_source(
+    transport: Transport, peer: Peer, tmp_path: Path
+) -> None:
+    """Sessions push such models, whose folder here goes before the one there."""
+    source, there = tmp_path / "source", f"{peer.folder}/there"
+    for content in (b"old", b"new"):
+        source.unlink(missing_ok=True)
+        source.write_bytes(content)
+        source.chmod(0o444)
+        transport.push(source, there)
+        transport.push(source, there)
+    source.unlink()
+    assert output(transport.run(["ls", "-A", peer.folder], 20)) == ["there"]
+    assert transport.run(["cat", there], 20).stdout == b"new"
+
+
 def test_many_files_are_pushed_at_once(transport: Transport, peer: Peer, tmp_path: Path) -> None:
     """Each of 300 files arrives with its own content, and nothing else does."""
     contents = {f"{number:03}": os.urandom(number * 10) for number in range(300)}
